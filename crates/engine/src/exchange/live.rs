@@ -1,8 +1,8 @@
 //! Live holds: while a stream delivers more than was held, its holds grow in steps. Nothing waits for a raise,
 //! and it does not affect charges.
 //!
-//! A hold grows before the stream outgrows it, and to twice what was delivered: the longer a stream has been, the
-//! longer it is likely to go on. A hold that can cut the stream only grows to what was delivered, so that no
+//! A hold grows before the stream outgrows it, as soon as it covers less than one and a half times what was
+//! delivered, and to twice that: the longer a stream has been, the longer it is likely to go on. A hold that can cut the stream only grows to what was delivered, so that no
 //! stream is cut while there is room for it.
 
 use super::Effect;
@@ -49,7 +49,7 @@ impl ResponseInFlight {
         if delivered < self.live.look_at || !self.head.is_success() {
             return None;
         }
-        self.live.look_at = next_review(delivered);
+        self.live.look_at = delivered.saturating_add(STEP.max(delivered / 4));
         let can_be_cut = self.can_be_cut();
         self.reservation.outgrown(&reading, delivered, &mut self.live, can_be_cut)
     }
@@ -78,13 +78,14 @@ impl Reservation {
         };
         live.usage = usage;
         let charges = self.charges_so_far(usage);
-        let next = self.charges_so_far(self.expected(usage, next_review(usage.output)));
-        let ahead = self.charges_so_far(self.expected(usage, usage.output.saturating_mul(2)));
+        let output = usage.output;
+        let least = self.charges_so_far(self.expected(usage, output.saturating_add(output / 2)));
+        let ahead = self.charges_so_far(self.expected(usage, output.saturating_mul(2)));
         let held = |at: usize, hold: &Hold| live.held.get(at).copied().unwrap_or(hold.amount.max(1));
-        let wanted = self.holds.iter().enumerate().zip(charges.into_iter().zip(next.into_iter().zip(ahead)));
-        let wanted = wanted.map(|((at, hold), (charge, (next, ahead)))| match can_be_cut && hold.is_cut() {
+        let wanted = self.holds.iter().enumerate().zip(charges.into_iter().zip(least.into_iter().zip(ahead)));
+        let wanted = wanted.map(|((at, hold), (charge, (least, ahead)))| match can_be_cut && hold.is_cut() {
             true => charge,
-            false if next > held(at, hold) => ahead,
+            false if least > held(at, hold) => ahead,
             false => 0,
         });
         let charges: Vec<u64> = wanted.collect();
@@ -138,9 +139,4 @@ impl Reservation {
         let charge = |hold: &Hold| if hold.rate.rate.unit.is_of_usage() { charging.of(hold).0 } else { 0 };
         self.holds.iter().map(charge).collect()
     }
-}
-
-/// Returns the number of delivered tokens at which holds are reviewed after a review at this number.
-fn next_review(delivered: u64) -> u64 {
-    delivered.saturating_add(STEP.max(delivered / 4))
 }
