@@ -2,11 +2,12 @@
 //! latency, and by how much limits are overshot. Writes a section of `bench/RESULTS.md`.
 //!
 //! Run `cargo bench -p limitador-adapter --bench ledger`. Arguments after `--` select parts: memory, redis,
-//! sliding, overshoot. With arguments, the benchmark writes no section.
+//! sliding, overshoot, estimates. With arguments, the benchmark writes no section.
 // A failure ends the benchmark, as it ends a test.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
 mod ledger {
+    pub mod estimates;
     pub mod memory;
     pub mod overshoot;
     pub mod redis;
@@ -92,6 +93,9 @@ fn main() {
     }
     if wants("overshoot") {
         write!(section, "\n{}", runtime.block_on(ledger::overshoot::table())).expect("a text grows");
+    }
+    if wants("estimates") {
+        write!(section, "\n{}", ledger::estimates::table(&runtime)).expect("a text grows");
     }
     println!("{section}");
     if wanted.is_empty() {
