@@ -17,6 +17,7 @@ use crate::metric::{MemoryUse, Metric};
 use crate::outbox::{Raise, Settlement};
 use crate::refusal::codex;
 use crate::refusal::{self, Denial};
+use crate::exchange::SettledRecord;
 use call::{Asked, Call, Start};
 use expression::facts::Facts;
 use llm::memory::{Lease, MemoryBudget, Purpose};
@@ -35,6 +36,8 @@ pub enum SocketEffect {
     Raise(Raise),
     /// An upstream of this model failed.
     UpstreamFailed(String),
+    /// Complete this record and send it to the adapter.
+    RecordUsage(Box<SettledRecord>),
     /// Count this metric.
     Count(Metric),
 }

@@ -72,7 +72,7 @@ impl Watch {
     /// a plan than the previous one must change the number. Envoy allows any name for a cluster, so the
     /// cluster's name comes last, after a character that no gateway's name contains.
     pub fn shared_name(&self, cluster: &str) -> String {
-        format!("weir.plan.2.{}.{} {cluster}", self.headers_alone, self.gateway)
+        format!("weir.plan.3.{}.{} {cluster}", self.headers_alone, self.gateway)
     }
 
     /// Takes over a reply that another VM received. It applies until the next one.
@@ -200,10 +200,10 @@ pub fn compile(answer: &GetPlanResponse, access: BodyAccess) -> Result<Plan, Vec
     }
     match &answer.placement {
         _ if !mistakes.is_empty() => Err(mistakes),
-        None => Ok(Plan::new(policies).with_body(access)),
+        None => Ok(Plan::new(policies).with_body(access).recording_usage(answer.records_usage)),
         Some(placement) => {
             let routes = Routes::compile(placement, policies.len())?;
-            Ok(Plan::placed(policies, routes).with_body(access))
+            Ok(Plan::placed(policies, routes).with_body(access).recording_usage(answer.records_usage))
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::caller::{Caller, ReserveReply, Waiting};
 use crate::host;
+use crate::record;
 use crate::reserve;
 use crate::shared::{RESERVE, Shared};
 use engine::exchange::{ActivePlan, ReservationId};
@@ -153,6 +154,7 @@ impl SocketContext {
                 SocketEffect::UpstreamFailed(model) => {
                     self.shared.health.borrow_mut().failed(&model, self.shared.now());
                 }
+                SocketEffect::RecordUsage(record) => record::send_call(&self.shared, *record),
                 SocketEffect::Count(count) => self.shared.metrics.count(&count),
             }
         }

@@ -2,6 +2,7 @@
 
 use super::RequestEdit;
 use super::record::UsageRecord;
+use super::settled::SettledRecord;
 use crate::metric::Metric;
 use crate::outbox::{Raise, Settlement};
 use crate::refusal::{Denial, HeaderList};
@@ -103,6 +104,8 @@ pub enum Effect {
     UpstreamFailed(String),
     /// Write this to Envoy's filter state when the exchange is logged.
     Record(Box<UsageRecord>),
+    /// Complete this record and send it to the adapter. Nothing waits for it.
+    RecordUsage(Box<SettledRecord>),
     /// Count this metric.
     Count(Metric),
 }

@@ -2,6 +2,7 @@
 
 use super::Effect;
 use super::record;
+use super::settled::RecordedRequest;
 use super::signals::ExceededLimits;
 use super::stored::{CreatedResult, ResultRole};
 use crate::metric::UsageSource;
@@ -44,6 +45,8 @@ pub(super) struct Reservation {
     pub(super) reporting: Option<UsageReporting>,
     /// The model for that report.
     pub(super) reported_model: Option<String>,
+    /// What a usage record needs, if the adapter keeps records.
+    pub(super) recorded: Option<RecordedRequest>,
     /// Weir asked the provider for the stream's usage; the client did not.
     pub(super) usage_unasked: bool,
     /// Whether the client asked for the stream's usage.
@@ -107,6 +110,7 @@ impl Reservation {
             model,
             reporting,
             reported_model,
+            recorded: None,
             usage_unasked,
             tells_usage: false,
             streams,
@@ -126,6 +130,11 @@ impl Reservation {
     /// Returns whether the stream is cut when a limit runs out of room.
     pub(super) fn is_cut(&self) -> bool {
         !self.is_message && !self.tokenless && self.holds.iter().any(Hold::is_cut)
+    }
+
+    /// Whether the exchange is reported to Envoy's access log or recorded by the adapter.
+    pub(super) fn is_reported(&self) -> bool {
+        self.reporting.is_some() || self.recorded.is_some()
     }
 
     /// Returns the id that the adapter knows.
@@ -153,7 +162,8 @@ impl Reservation {
             texts.fold(size_of::<Hold>().saturating_add(64), usize::saturating_add)
         });
         let models = self.model.iter().chain(&self.reported_model).map(String::len);
-        let model = models.fold(0, usize::saturating_add);
+        let model = models.chain(self.recorded.iter().map(RecordedRequest::size));
+        let model = model.fold(0, usize::saturating_add);
         let statuses = self.statuses.len().saturating_mul(STATUS);
         sizes
             .chain([
