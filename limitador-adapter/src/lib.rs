@@ -24,3 +24,4 @@ pub mod metrics;
 pub mod policies;
 pub mod secret;
 pub mod serve;
+pub mod usage;

@@ -24,4 +24,5 @@ mod server;
 mod storages;
 mod stored;
 mod stream;
+mod usage_records;
 mod watching;
