@@ -88,8 +88,7 @@ impl World {
     fn start() -> Self {
         let (redis, postgres, upstream) = (Redis::start(), Postgres::start(), Upstream::start());
         let policies = [policy("llm", json!({ "limits": { "tokens": per_user(1_000_000) } }))];
-        let adapter =
-            Adapter::start_as(&policies, &["--storage", &redis.url(0), "--usage", &postgres.url()]);
+        let adapter = Adapter::start_as(&policies, &["--storage", &redis.url(0), "--usage", &postgres.url()]);
         let mut config = Config::read(CONFIG);
         config.cluster("llm", upstream.address());
         config.cluster("limitador-adapter", adapter.grpc());
@@ -156,7 +155,9 @@ impl World {
     fn counters(&self) -> BTreeMap<String, u64> {
         let counters = self.adapter.counters().into_iter().filter(|counter| counter.used > 0);
         counters
-            .map(|counter| (counter.counters.values().next().expect("it counts by user").clone(), counter.used))
+            .map(|counter| {
+                (counter.counters.values().next().expect("it counts by user").clone(), counter.used)
+            })
             .collect()
     }
 

@@ -21,7 +21,9 @@ fn start(spec: Value, store: &str) -> World {
 }
 
 fn of(user: &str, request: Request) -> Request {
-    request.token(&jwt::token(&json!({ "userid": user }))).header("x-request-id", format!("request-of-{user}"))
+    request
+        .token(&jwt::token(&json!({ "userid": user })))
+        .header("x-request-id", format!("request-of-{user}"))
 }
 
 fn streamed() -> Request {
@@ -37,7 +39,8 @@ fn records(postgres: &Postgres, user: &str, count: usize) -> Vec<Value> {
     let query = format!("SELECT row_to_json(usage) FROM usage WHERE \"user\" = '{user}' ORDER BY time");
     wait::until("the records", || {
         let rows = postgres.sql(&query);
-        let rows: Vec<Value> = rows.lines().map(|row| serde_json::from_str(row).expect("it is JSON")).collect();
+        let rows: Vec<Value> =
+            rows.lines().map(|row| serde_json::from_str(row).expect("it is JSON")).collect();
         assert!(rows.len() <= count, "{rows:#?}");
         (rows.len() == count).then_some(rows)
     })
@@ -100,7 +103,8 @@ fn each_settled_exchange_has_one_record_with_the_numbers_of_the_counters() {
     assert_eq!(values(&record("silent"), &["status", "source", "output"]), ["ok", "estimated", "100"]);
     let gate = Gate::default();
     let begun =
-        b"data: {\"choices\":[{\"delta\":{\"content\":\"forty letters are ten tokens of text\"}}]}\n\n".to_vec();
+        b"data: {\"choices\":[{\"delta\":{\"content\":\"forty letters are ten tokens of text\"}}]}\n\n"
+            .to_vec();
     let left = Answer::new(200).header("content-type", "text/event-stream").head().bytes(begun).wait(&gate);
     world.upstream.on("left", left);
     let mut begun = world.open(&of("left", streamed().answered_by("left")));
@@ -114,7 +118,10 @@ fn each_settled_exchange_has_one_record_with_the_numbers_of_the_counters() {
     world.upstream.wait_for_calls(5);
     waiting.hang_up();
     let unanswered = record("never");
-    assert_eq!(values(&unanswered, &["status", "first_byte_ms", "output"]), ["client_disconnect", "null", "0"]);
+    assert_eq!(
+        values(&unanswered, &["status", "first_byte_ms", "output"]),
+        ["client_disconnect", "null", "0"]
+    );
     never.open();
     assert_eq!(world.send(&of("failed", Request::chat(50).answered_by("failed"))).status, 500);
     assert_eq!(values(&record("failed"), &counts), ["upstream_error", "none", "0", "0", "0", "0"]);
@@ -128,16 +135,20 @@ fn each_settled_exchange_has_one_record_with_the_numbers_of_the_counters() {
     records(&postgres, "rich", 1);
 
     let answer = world.adapter.get("/api/usage?by=status").json();
-    let statuses: Vec<_> = answer.as_array().unwrap().iter().map(|row| values(row, &["status", "requests"])).collect();
+    let statuses: Vec<_> =
+        answer.as_array().unwrap().iter().map(|row| values(row, &["status", "requests"])).collect();
     assert_eq!(statuses, [["client_disconnect", "2"], ["ok", "5"], ["upstream_error", "1"]]);
     assert_eq!(world.envoy.stat("wasmcustom.weir_usage_records_dropped"), 0);
 }
 
 #[test]
 fn without_a_store_no_records_are_sent() {
-    let world = World::build().policy(&policy("llm", json!({ "limits": { "tokens": per_user(10_000) } }))).start();
+    let world =
+        World::build().policy(&policy("llm", json!({ "limits": { "tokens": per_user(10_000) } }))).start();
     assert_eq!(world.send(&of("alice", Request::chat(50))).status, 200);
-    wait::until("the commit", || (world.adapter.metric("weir_commits_total", &["released"]) == 1.0).then_some(()));
+    wait::until("the commit", || {
+        (world.adapter.metric("weir_commits_total", &["released"]) == 1.0).then_some(())
+    });
     assert_eq!(world.adapter.metric("weir_grpc_seconds_count", &["RecordUsage"]), 0.0);
 }
 
@@ -160,12 +171,15 @@ fn a_store_can_be_added_and_is_used_within_one_poll() {
     // The commands and the URL of the page work. They ask for other months, too.
     let page = std::fs::read_to_string(artefacts::root().join("docs/usage-records.md")).unwrap();
     let server = format!("http://{}", world.adapter.http());
-    let commands: Vec<&str> = page.lines().filter(|line| line.starts_with("limitador-adapter usage ")).collect();
+    let commands: Vec<&str> =
+        page.lines().filter(|line| line.starts_with("limitador-adapter usage ")).collect();
     assert!(commands.len() >= 3, "{commands:?}");
     for command in commands.iter().chain(&["limitador-adapter usage --by user"]) {
         let line = command.replace("limitador-adapter", &artefacts::adapter().display().to_string());
-        let output = Command::new("bash").args(["-c", &format!("{line} --server {server}")]).output().unwrap();
-        let (text, error) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        let output =
+            Command::new("bash").args(["-c", &format!("{line} --server {server}")]).output().unwrap();
+        let (text, error) =
+            (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         assert!(output.status.success(), "{command}: {error}");
         let is_right = match *command {
             "limitador-adapter usage --by user" => text.contains("alice         1"),
@@ -196,16 +210,20 @@ fn each_call_in_a_websocket_has_a_record() {
     let sockets = SocketUpstream::start(|peer: &mut Peer, _: &str| {
         let usage = json!({ "input_tokens": 400, "output_tokens": 600, "total_tokens": 1000 });
         peer.say(&json!({ "type": "response.created", "response": { "id": "resp_1" } }).to_string());
-        let completed = json!({ "type": "response.completed", "response": { "id": "resp_1", "usage": usage } });
+        let completed =
+            json!({ "type": "response.completed", "response": { "id": "resp_1", "usage": usage } });
         peer.say(&completed.to_string());
     });
     let spec = json!({ "limits": { "all": { "rates": [{ "limit": 10_000, "window": "1h" }] } } });
     let adapter = Adapter::start_as(&[policy("llm", spec)], &["--usage", &postgres.url()]);
     let address = sockets.address();
-    let world = World::build().reading_bodies(1 << 20).change(|config| to(config, address)).start_with(adapter);
+    let world =
+        World::build().reading_bodies(1 << 20).change(|config| to(config, address)).start_with(adapter);
     let mut peer = Peer::open(world.envoy.address(), "/v1/responses", "", false).expect("it is a WebSocket");
     for _ in 0..3 {
-        peer.say(r#"{"type": "response.create", "model": "gpt-5", "input": "hello", "max_output_tokens": 600}"#);
+        peer.say(
+            r#"{"type": "response.create", "model": "gpt-5", "input": "hello", "max_output_tokens": 600}"#,
+        );
         while !matches!(peer.hear(), Heard::Text(text) if text.contains("response.completed")) {}
     }
     world.adapter.wait_for_bucket("all", "tokens", "", 3000, 0);

@@ -58,8 +58,14 @@ impl Configured {
         let shared = Shared::new(root, text)?;
         let watch = (!shared.has_plan())
             .then(|| Watch::new(&shared.gateway, shared.random).with_body(shared.config.request_body));
-        let mut configured =
-            Self { shared: Rc::new(shared), watch, asking: None, committing: None, recording: None, leaving: None };
+        let mut configured = Self {
+            shared: Rc::new(shared),
+            watch,
+            asking: None,
+            committing: None,
+            recording: None,
+            leaving: None,
+        };
         configured.resume();
         Ok(configured)
     }

@@ -104,15 +104,8 @@ impl Serving {
         let limiter = Limiter::new(Arc::clone(&ledger), in_force.clone(), Arc::clone(&metrics));
         let observers = limiter.observers();
         let with_filters = Arc::clone(&filters);
-        let routes = server::routes(
-            limiter,
-            &workers,
-            &in_force,
-            &draining,
-            &metrics,
-            with_filters,
-            recorder.clone(),
-        );
+        let routes =
+            server::routes(limiter, &workers, &in_force, &draining, &metrics, with_filters, recorder.clone());
         let routes = routes.await;
         let routes = routes.map_err(|error| ServeError::Reflection(error.to_string()))?;
         let (audit, records) = AuditTrail::new();

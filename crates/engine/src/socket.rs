@@ -12,12 +12,12 @@ mod upgrade;
 
 pub use upgrade::{Upgrade, judge_upgrade};
 
+use crate::exchange::SettledRecord;
 use crate::exchange::{ActivePlan, ReservationId};
 use crate::metric::{MemoryUse, Metric};
 use crate::outbox::{Raise, Settlement};
 use crate::refusal::codex;
 use crate::refusal::{self, Denial};
-use crate::exchange::SettledRecord;
 use call::{Asked, Call, Start};
 use expression::facts::Facts;
 use llm::memory::{Lease, MemoryBudget, Purpose};

@@ -72,7 +72,7 @@ impl Watch {
     /// a plan than the previous one must change the number. Envoy allows any name for a cluster, so the
     /// cluster's name comes last, after a character that no gateway's name contains.
     pub fn shared_name(&self, cluster: &str) -> String {
-        format!("weir.plan.3.{}.{} {cluster}", self.headers_alone, self.gateway)
+        format!("weir.plan.2.{}.{} {cluster}", self.headers_alone, self.gateway)
     }
 
     /// Takes over a reply that another VM received. It applies until the next one.
@@ -360,7 +360,7 @@ mod tests {
 
     #[test]
     fn a_policy_that_cannot_be_read_is_named_by_its_place() {
-        let answer = GetPlanResponse { version: "a".into(), policies: vec![b"{".to_vec()], placement: None };
+        let answer = GetPlanResponse { version: "a".into(), policies: vec![b"{".to_vec()], placement: None, records_usage: false };
         let mistakes = compile(&answer, BodyAccess::None).unwrap_err();
         assert_eq!(mistakes[0].path, "policies[0]");
         assert!(mistakes[0].message.starts_with("no JSON: "), "{}", mistakes[0]);

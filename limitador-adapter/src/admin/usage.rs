@@ -37,7 +37,8 @@ impl UsageReports {
 
 pub(super) async fn totals(State(pages): State<Pages>, RawQuery(query): RawQuery) -> Response {
     let Some(reports) = pages.usage else {
-        return (StatusCode::NOT_FOUND, "this adapter stores no usage records; use --usage\n").into_response();
+        return (StatusCode::NOT_FOUND, "this adapter stores no usage records; use --usage\n")
+            .into_response();
     };
     let today = Timestamp::now().to_zoned(TimeZone::UTC).date();
     let query = match TotalsQuery::parse(query.as_deref().unwrap_or_default(), today) {
@@ -45,7 +46,8 @@ pub(super) async fn totals(State(pages): State<Pages>, RawQuery(query): RawQuery
         Err(error) => return (StatusCode::BAD_REQUEST, format!("{error}\n")).into_response(),
     };
     let Ok(_turn) = reports.turns.try_acquire() else {
-        return (StatusCode::TOO_MANY_REQUESTS, "other queries are running; try again later\n").into_response();
+        return (StatusCode::TOO_MANY_REQUESTS, "other queries are running; try again later\n")
+            .into_response();
     };
     match reports.recorder.store().totals(&query).await {
         Ok(mut totals) => {

@@ -7,12 +7,12 @@ use crate::grpc::services::kuadrant::service::ratelimit::v1::rate_limit_service_
 use crate::grpc::services::weir::v1::usage_service_server::UsageService;
 use crate::ledger::Unavailable;
 use crate::ledger::moment::Moment;
+use crate::usage::recorder::{RecordError, UsageRecorder};
 use metrics::Histogram;
 use protocol::wire::envoy::service::ratelimit::v3::{RateLimitRequest, RateLimitResponse};
 use protocol::wire::kuadrant::service::ratelimit::v1::{
     CommitRequest, CommitResponse, ReserveRequest, ReserveResponse,
 };
-use crate::usage::recorder::{RecordError, UsageRecorder};
 use protocol::wire::weir::v1::{GetUsageRequest, GetUsageResponse, RecordUsageResponse, SettledUsage};
 use std::sync::Arc;
 use std::time::Instant;

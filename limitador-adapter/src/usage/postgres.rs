@@ -38,9 +38,9 @@ impl PostgresStore {
         let invalid = |message: &str| StoreError::Rejected(message.to_owned());
         let (url, tls) = without_ssl_mode(url.expose()).map_err(invalid)?;
         // The parser's message may repeat a part of the URL.
-        let mut config: Config = url
-            .parse()
-            .map_err(|_| invalid("the URL must be postgres://USER[:PASSWORD]@HOST[:PORT]/DATABASE[?sslmode=require]"))?;
+        let mut config: Config = url.parse().map_err(|_| {
+            invalid("the URL must be postgres://USER[:PASSWORD]@HOST[:PORT]/DATABASE[?sslmode=require]")
+        })?;
         if config.get_hosts().is_empty() {
             return Err(invalid("the URL has no host"));
         }
@@ -82,12 +82,9 @@ impl PostgresStore {
         Ok(client)
     }
 
-    /// Runs this with the connection that writes, and connects if there is none. A connection is not used again
-    /// after a failure.
-    async fn write<T>(
-        &self,
-        act: impl AsyncFnOnce(&Client) -> Result<T, tokio_postgres::Error>,
-    ) -> Result<T, StoreError> {
+    /// Runs a statement with the connection that writes, and connects if there is none. A connection is not used
+    /// again after a failure.
+    async fn execute(&self, statement: &str, parameters: &[&(dyn ToSql + Sync)]) -> Result<u64, StoreError> {
         let mut writer = self.writer.lock().await;
         let run = async {
             let client = match writer.take().filter(|client| !client.is_closed()) {
@@ -98,9 +95,9 @@ impl PostgresStore {
                     client
                 }
             };
-            let done = act(&client).await.map_err(failed)?;
+            let count = client.execute(statement, parameters).await.map_err(failed)?;
             *writer = Some(client);
-            Ok(done)
+            Ok(count)
         };
         let late = |_| StoreError::Unavailable("the server does not answer in time".to_owned());
         tokio::time::timeout(TIMEOUT, run).await.map_err(late)?
@@ -126,11 +123,11 @@ async fn migrate(client: &mut Client) -> Result<(), tokio_postgres::Error> {
 #[tonic::async_trait]
 impl UsageStore for PostgresStore {
     async fn prepare(&self) -> Result<(), StoreError> {
-        self.write(async |client| client.batch_execute("SELECT 1").await).await
+        self.execute("SELECT 1", &[]).await.map(drop)
     }
 
     async fn insert(&self, rows: String) -> Result<u64, StoreError> {
-        self.write(async |client| client.execute(&DIALECT.insert(), &[&rows]).await).await
+        self.execute(&DIALECT.insert(), &[&rows]).await
     }
 
     async fn totals(&self, query: &TotalsQuery) -> Result<Vec<UsageTotal>, StoreError> {
@@ -160,14 +157,16 @@ impl UsageStore for PostgresStore {
 
     async fn expire(&self, before: &str, most: u32) -> Result<u64, StoreError> {
         let (before, most) = (before.to_owned(), i64::from(most));
-        self.write(async |client| client.execute(&DIALECT.expire(), &[&before, &most]).await).await
+        self.execute(&DIALECT.expire(), &[&before, &most]).await
     }
 }
 
 /// Data that the server rejects stays rejected. Anything else may work later.
 fn failed(error: tokio_postgres::Error) -> StoreError {
     // Classes 21 to 23: a wrong number of values, invalid data, and violated constraints.
-    let is_of_data = error.code().is_some_and(|code| ["21", "22", "23"].iter().any(|class| code.code().starts_with(class)));
+    let is_of_data = error
+        .code()
+        .is_some_and(|code| ["21", "22", "23"].iter().any(|class| code.code().starts_with(class)));
     let message = message(&error);
     if is_of_data { StoreError::Rejected(message) } else { StoreError::Unavailable(message) }
 }
@@ -226,7 +225,11 @@ mod tests {
 
     #[test]
     fn an_error_does_not_show_the_url() {
-        for url in ["postgres://weir:hunter2@", "postgres://weir:hunter2@h/d?nonsense=hunter2", "postgres://weir:hunter2@h:hunter2/d"] {
+        for url in [
+            "postgres://weir:hunter2@",
+            "postgres://weir:hunter2@h/d?nonsense=hunter2",
+            "postgres://weir:hunter2@h:hunter2/d",
+        ] {
             if let Err(error) = PostgresStore::new(&Secret::new(url), None) {
                 assert!(!error.to_string().contains("hunter2"), "{error}");
             }

@@ -1,8 +1,8 @@
 //! `usage`: asks a running adapter for totals, for people, programs and spreadsheets.
 
 use super::query::{Dimension, dimensions, fields};
-use crate::cli::{UsageArgs, UsageFormat};
 use crate::admin::counters::percent_encoded;
+use crate::cli::{UsageArgs, UsageFormat};
 use crate::counters::call;
 use anyhow::{anyhow, bail};
 use serde_json::Value;
@@ -47,7 +47,8 @@ fn csv(fields: &[&str], keys: usize, rows: &[Value]) -> anyhow::Result<String> {
     writer.write_record(fields)?;
     for row in rows {
         let cells = fields.iter().enumerate();
-        let cells = cells.map(|(at, field)| if at < keys { harmless(cell(row, field)) } else { cell(row, field) });
+        let cells =
+            cells.map(|(at, field)| if at < keys { harmless(cell(row, field)) } else { cell(row, field) });
         writer.write_record(cells)?;
     }
     Ok(String::from_utf8(writer.into_inner()?)?)
@@ -69,7 +70,8 @@ fn table(fields: &[&str], keys: usize, rows: &[Value]) -> String {
         fields.iter().enumerate().map(cell).collect::<Vec<String>>()
     });
     let lines: Vec<Vec<String>> = std::iter::once(heads).chain(cells).collect();
-    let width = |at: usize| lines.iter().filter_map(|line| line.get(at)).map(|cell| cell.chars().count()).max();
+    let width =
+        |at: usize| lines.iter().filter_map(|line| line.get(at)).map(|cell| cell.chars().count()).max();
     let widths: Vec<usize> = (0..fields.len()).map(|at| width(at).unwrap_or_default()).collect();
     let line = |line: &Vec<String>| {
         let cells = line.iter().zip(&widths).enumerate().map(|(at, (cell, &width))| match at < keys {
@@ -80,7 +82,6 @@ fn table(fields: &[&str], keys: usize, rows: &[Value]) -> String {
     };
     lines.iter().map(line).collect()
 }
-
 
 #[cfg(test)]
 mod tests {

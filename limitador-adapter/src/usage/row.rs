@@ -129,7 +129,10 @@ fn text(text: &str) -> Option<String> {
 
 /// Shortens a text. PostgreSQL cannot store the character 0, and one such record would block all others.
 fn clean(text: &str) -> String {
-    text.chars().take(MAX_TEXT).map(|char| if char == '\0' { char::REPLACEMENT_CHARACTER } else { char }).collect()
+    text.chars()
+        .take(MAX_TEXT)
+        .map(|char| if char == '\0' { char::REPLACEMENT_CHARACTER } else { char })
+        .collect()
 }
 
 #[cfg(test)]
@@ -157,7 +160,10 @@ mod tests {
         };
         let sub = limit("a/a", &[("auth.identity.team", "red"), ("auth.identity.sub", "s")]);
         assert_eq!(user(vec![sub.clone()]).as_deref(), Some("s"));
-        assert_eq!(user(vec![sub.clone(), limit("b", &[("auth.identity.userid", "u")])]).as_deref(), Some("u"));
+        assert_eq!(
+            user(vec![sub.clone(), limit("b", &[("auth.identity.userid", "u")])]).as_deref(),
+            Some("u")
+        );
         assert_eq!(user(vec![sub, limit("b", &[("auth.identity.userid", "null")])]).as_deref(), Some("s"));
         assert_eq!(user(vec![limit("b", &[("auth.identity.team", "red")])]), None);
     }
@@ -174,7 +180,10 @@ mod tests {
         };
         let row = row(hostile.clone()).unwrap();
         assert!(!serde_json::to_string(&row).unwrap().contains("\\u0000"));
-        assert_eq!((row.policy.as_str(), row.total, row.day.as_str()), ("a/\u{fffd}", MAX_COUNT, "1970-01-01"));
+        assert_eq!(
+            (row.policy.as_str(), row.total, row.day.as_str()),
+            ("a/\u{fffd}", MAX_COUNT, "1970-01-01")
+        );
         assert_eq!(row.model.unwrap().chars().count(), MAX_TEXT);
         let nothing = |record| RecordRow::new(record, &[], Timestamp::UNIX_EPOCH);
         assert_eq!(nothing(SettledUsage { id: String::new(), ..hostile.clone() }), None);

@@ -103,7 +103,8 @@ impl UsageStore for SqliteStore {
     }
 
     async fn insert(&self, rows: String) -> Result<u64, StoreError> {
-        let count = self.write(move |connection| connection.prepare_cached(&DIALECT.insert())?.execute([rows]));
+        let count =
+            self.write(move |connection| connection.prepare_cached(&DIALECT.insert())?.execute([rows]));
         Ok(u64::try_from(count.await?).unwrap_or(u64::MAX))
     }
 
@@ -136,11 +137,8 @@ fn totals(path: &Path, query: &TotalsQuery) -> (rusqlite::Result<Vec<UsageTotal>
         connection.progress_handler(CHECK_EVERY, Some(is_over))?;
         let (sql, expressions) = DIALECT.totals(&query.by);
         let most = i64::try_from(MAX_TOTALS).unwrap_or(i64::MAX).saturating_add(1);
-        let parameters = [
-            Value::Text(query.from.to_string()),
-            Value::Text(query.to.to_string()),
-            Value::Integer(most),
-        ];
+        let parameters =
+            [Value::Text(query.from.to_string()), Value::Text(query.to.to_string()), Value::Integer(most)];
         let parameters = parameters.into_iter().chain(expressions.into_iter().map(Value::Text));
         let mut statement = connection.prepare(&sql)?;
         let keys = query.by.len();

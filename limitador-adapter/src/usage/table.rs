@@ -96,12 +96,8 @@ impl SqlDialect {
                 format!("SELECT {} FROM json_each(?1) WHERE true", values.join(", "))
             }
             Self::Postgres => {
-                let types =
-                    COLUMNS.map(|(name, column, _)| format!("\"{name}\" {}", self.type_of(column)));
-                format!(
-                    "SELECT {names} FROM jsonb_to_recordset($1::text::jsonb) AS r({})",
-                    types.join(", ")
-                )
+                let types = COLUMNS.map(|(name, column, _)| format!("\"{name}\" {}", self.type_of(column)));
+                format!("SELECT {names} FROM jsonb_to_recordset($1::text::jsonb) AS r({})", types.join(", "))
             }
         };
         format!("INSERT INTO \"usage\" ({names}) {rows} ON CONFLICT (id) DO NOTHING")
@@ -200,8 +196,7 @@ impl SqlDialect {
         let sums = SUMMED.map(|column| self.sum(column));
         let columns = keys.iter().map(String::as_str).chain(sums.iter().map(String::as_str));
         let columns = columns.collect::<Vec<_>>().join(", ");
-        let group =
-            if keys.is_empty() { String::new() } else { format!(" GROUP BY {}", keys.join(", ")) };
+        let group = if keys.is_empty() { String::new() } else { format!(" GROUP BY {}", keys.join(", ")) };
         let most = self.parameter(3);
         let sql = format!(
             "SELECT {columns} FROM \"usage\" u{joins} WHERE u.\"day\" >= {from} AND u.\"day\" < {to}{group} \

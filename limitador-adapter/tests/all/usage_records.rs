@@ -49,8 +49,7 @@ impl Database {
 
     fn recorder(&self) -> Arc<UsageRecorder> {
         let metrics = Arc::new(AdapterMetrics::new().unwrap());
-        let (recorder, writing) =
-            UsageRecorder::new(self.open(), USERS.map(str::to_owned).to_vec(), metrics);
+        let (recorder, writing) = UsageRecorder::new(self.open(), USERS.map(str::to_owned).to_vec(), metrics);
         tokio::spawn(writing);
         Arc::new(recorder)
     }
@@ -172,7 +171,12 @@ async fn totals_by_every_name(database: Database) {
         SettledUsage { time_ms: NOON + 16 * DAY, ..record("after", "alice", 1000) },
         SettledUsage { time_ms: NOON + DAY, status: "client_disconnect".into(), ..record("2", "alice", 20) },
         SettledUsage { model: String::new(), provider: String::new(), ..record("3", "bob", 30) },
-        SettledUsage { gateway: "*".into(), route: String::new(), source: "none".into(), ..record("4", "null", 0) },
+        SettledUsage {
+            gateway: "*".into(),
+            route: String::new(),
+            source: "none".into(),
+            ..record("4", "null", 0)
+        },
     ];
     recorder.record(SettledUsage { further: others.to_vec(), ..record("1", "alice", 10) }).await.unwrap();
     let store = recorder.store();
@@ -187,7 +191,15 @@ async fn totals_by_every_name(database: Database) {
         ("by=status", &["client_disconnect: 1 20", "ok: 3 40"]),
         ("by=source", &["none: 1 0", "reported: 3 60"]),
         ("by=policy", &["default/llm: 4 60"]),
-        ("by=user,day", &["- 2026-11-15: 1 0", "alice 2026-11-15: 1 10", "alice 2026-11-16: 1 20", "bob 2026-11-15: 1 30"]),
+        (
+            "by=user,day",
+            &[
+                "- 2026-11-15: 1 0",
+                "alice 2026-11-15: 1 10",
+                "alice 2026-11-16: 1 20",
+                "bob 2026-11-15: 1 30",
+            ],
+        ),
     ] {
         assert_eq!(totals(store, by).await, wanted, "{by}");
     }
@@ -237,7 +249,10 @@ async fn several_adapters_start_at_once_and_write_the_same_records(database: Dat
             tokio::spawn(async move {
                 // A replica may have to wait for the others.
                 while let Err(error) = recorder.record(all.clone()).await {
-                    assert!(matches!(error, limitador_adapter::usage::recorder::RecordError::Store(_)), "{error}");
+                    assert!(
+                        matches!(error, limitador_adapter::usage::recorder::RecordError::Store(_)),
+                        "{error}"
+                    );
                 }
             })
         })
@@ -306,7 +321,11 @@ async fn an_adapter_serves_records(database: Database) {
     assert_eq!(without.get("/api/usage").await.0, 404);
 
     let now = u64::try_from(Timestamp::now().as_millisecond()).unwrap();
-    let call = SettledUsage { time_ms: now, further: vec![SettledUsage { time_ms: now, ..record("2", "=bob", 30) }], ..record("1", "alice", 100) };
+    let call = SettledUsage {
+        time_ms: now,
+        further: vec![SettledUsage { time_ms: now, ..record("2", "=bob", 30) }],
+        ..record("1", "alice", 100)
+    };
     for _ in 0..2 {
         assert_eq!(server.usage().record_usage(call.clone()).await.unwrap().into_inner().settled, 2);
     }
@@ -384,9 +403,22 @@ async fn a_sqlite_file_that_is_replaced_is_opened_again() {
 
 #[test]
 fn a_wrong_store_is_reported_without_its_password() {
-    for store in ["mysql://weir:hunter2@db/usage", "sqlite:", "postgres://weir:hunter2@h:hunter2/d", "postgres://w:hunter2@h/d?sslmode=prefer"] {
+    for store in [
+        "mysql://weir:hunter2@db/usage",
+        "sqlite:",
+        "postgres://weir:hunter2@h:hunter2/d",
+        "postgres://w:hunter2@h/d?sslmode=prefer",
+    ] {
         let mut command = adapter();
-        command.args(["serve", "--grpc-listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0", "--usage", store]);
+        command.args([
+            "serve",
+            "--grpc-listen",
+            "127.0.0.1:0",
+            "--http-listen",
+            "127.0.0.1:0",
+            "--usage",
+            store,
+        ]);
         let folder = crate::binary::folder(&[("llm.yaml", POLICY)]);
         let output = command.arg("--policies").arg(folder.path()).output().unwrap();
         let error = String::from_utf8_lossy(&output.stderr).into_owned();
