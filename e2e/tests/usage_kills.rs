@@ -91,6 +91,8 @@ impl World {
         let adapter = Adapter::start_as(&policies, &["--storage", &redis.url(0), "--usage", &postgres.url()]);
         let mut config = Config::read(CONFIG);
         config.cluster("llm", upstream.address());
+        let shipped = Config::read("manifests/envoy/envoy.yaml").named_cluster("limitador-adapter");
+        config.take_settings("limitador-adapter", &shipped);
         config.cluster("limitador-adapter", adapter.grpc());
         let envoy = config.start(2);
         let world =

@@ -142,6 +142,36 @@ fn each_settled_exchange_has_one_record_with_the_numbers_of_the_counters() {
 }
 
 #[test]
+fn a_database_that_is_away_delays_records_and_nothing_else() {
+    let mut postgres = Postgres::start();
+    let spec = json!({ "limits": { "tokens": per_user(1000) } });
+    let adapter = Adapter::start_as(&[policy("llm", spec)], &["--usage", &postgres.url()]);
+    // The shipped cluster ejects an adapter that fails.
+    let shipped = Config::read("manifests/envoy/envoy.yaml").named_cluster("limitador-adapter");
+    let world = World::build().change(|config| config.take_settings("limitador-adapter", &shipped));
+    let world = world.start_with(adapter);
+    world.upstream.on("all", Answer::used(1000));
+    postgres.kill();
+    let retried = || world.envoy.stat("wasmcustom.weir_usage_records_retried");
+    let mut users = 0;
+    while retried() < 8 {
+        let user = format!("user-{users}");
+        users += 1;
+        assert_eq!(world.send(&of(&user, Request::chat(50).answered_by("all"))).status, 200);
+        world.adapter.wait_for_bucket("tokens", "tokens", &user, 1000, 0);
+        assert_eq!(world.send(&of(&user, Request::chat(50))).status, 429, "the limit holds");
+    }
+    assert_eq!(world.envoy.stat("cluster.limitador-adapter.outlier_detection.ejections_enforced_total"), 0);
+    assert_eq!(world.envoy.stats("weir_failed_open"), "");
+    assert!(world.adapter.get("/readyz").text().contains("the usage store is unavailable"));
+    postgres.restart();
+    wait::until("the records", || {
+        let totals = "SELECT count(*), count(DISTINCT \"user\"), sum(total) FROM usage";
+        (postgres.sql(totals) == format!("{users}|{users}|{}", users * 1000)).then_some(())
+    });
+}
+
+#[test]
 fn without_a_store_no_records_are_sent() {
     let world =
         World::build().policy(&policy("llm", json!({ "limits": { "tokens": per_user(10_000) } }))).start();

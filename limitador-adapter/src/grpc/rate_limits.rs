@@ -123,7 +123,7 @@ impl UsageService for RateLimits {
     async fn record_usage(&self, request: Request<SettledUsage>) -> CallResult<RecordUsageResponse> {
         // The filter's plan may come from another replica. That replica can store the record.
         let Some(recorder) = &self.recorder else {
-            return Err(Status::unavailable("this adapter stores no usage records; use --usage"));
+            return Err(Status::aborted("this adapter stores no usage records; use --usage"));
         };
         let started = Instant::now();
         let answered = recorder.record(request.into_inner()).await;
@@ -132,12 +132,14 @@ impl UsageService for RateLimits {
     }
 }
 
+/// Envoy counts UNAVAILABLE and other codes like 5xx as failures of the adapter. After a few of them, it would
+/// eject the adapter, and Reserves would fail because of a database that they do not need.
 impl From<RecordError> for Status {
     fn from(error: RecordError) -> Self {
         match error {
             RecordError::TooMany => Self::invalid_argument(error.to_string()),
             RecordError::Full => Self::resource_exhausted(error.to_string()),
-            RecordError::Store(error) => Self::unavailable(error.to_string()),
+            RecordError::Store(_) | RecordError::Late => Self::aborted(error.to_string()),
         }
     }
 }

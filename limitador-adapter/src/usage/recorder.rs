@@ -13,6 +13,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 /// How long records are collected before a transaction. No request waits for it.
 const GATHERING: Duration = Duration::from_millis(2);
+/// How long a call waits for its records. It is shorter than the filter's timeout: Envoy would count timeouts as
+/// failures of the adapter, and eject it.
+const PATIENCE: Duration = Duration::from_secs(3);
 /// The maximum size of the records that wait, in KiB. Filters keep what does not fit, and send it again.
 const ROOM: u32 = 64 << 10;
 /// The maximum size of one transaction, in rows and in KiB.
@@ -53,6 +56,9 @@ pub enum RecordError {
     TooMany,
     #[error("too many usage records are waiting for the store")]
     Full,
+    /// The records may still be written.
+    #[error("the usage store takes long")]
+    Late,
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -109,7 +115,8 @@ impl UsageRecorder {
         let _waiting = WaitingRecords::new(&self.metrics, rows.len());
         let closed = || StoreError::Unavailable("the adapter is shutting down".to_owned());
         self.queue.send(PendingRecords { rows, size, done, _room: room }).map_err(|_| closed())?;
-        is_done.await.unwrap_or_else(|_| Err(closed()))?;
+        let is_done = tokio::time::timeout(PATIENCE, is_done).await.map_err(|_| RecordError::Late)?;
+        is_done.unwrap_or_else(|_| Err(closed()))?;
         Ok(RecordUsageResponse { settled: u64::try_from(settled).unwrap_or(u64::MAX) })
     }
 }

@@ -317,7 +317,7 @@ async fn an_adapter_serves_records(database: Database) {
     let other = without.plans().get_plan(asked).await.unwrap().into_inner();
     assert!(!other.records_usage && other.version != plan.version, "a change reaches waiting filters");
     let refused = without.usage().record_usage(record("1", "alice", 1)).await.unwrap_err();
-    assert_eq!(refused.code(), Grpc::Unavailable, "another replica may store it");
+    assert_eq!(refused.code(), Grpc::Aborted, "another replica may store it");
     assert_eq!(without.get("/api/usage").await.0, 404);
 
     let now = u64::try_from(Timestamp::now().as_millisecond()).unwrap();
@@ -372,7 +372,7 @@ async fn while_postgres_is_away_records_are_not_acknowledged_and_charging_goes_o
 
     postgres.kill();
     let refused = server.usage().record_usage(record("2", "alice", 1)).await.unwrap_err();
-    assert_eq!(refused.code(), Grpc::Unavailable);
+    assert_eq!(refused.code(), Grpc::Aborted);
     assert!(!refused.message().contains(PASSWORD), "{refused}");
     server.kuadrant().reserve(crate::server::reserve("2", crate::server::whole(10, 1))).await.unwrap();
     server.kuadrant().commit(crate::server::commit("2", crate::server::whole(10, 1))).await.unwrap();
