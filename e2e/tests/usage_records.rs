@@ -152,9 +152,9 @@ fn a_database_that_is_away_delays_records_and_nothing_else() {
     let world = world.start_with(adapter);
     world.upstream.on("all", Answer::used(1000));
     postgres.kill();
-    let retried = || world.envoy.stat("wasmcustom.weir_usage_records_retried");
+    let calls = || world.adapter.metric("weir_grpc_seconds_count", &["RecordUsage"]);
     let mut users = 0;
-    while retried() < 8 {
+    while calls() < 6.0 {
         let user = format!("user-{users}");
         users += 1;
         assert_eq!(world.send(&of(&user, Request::chat(50).answered_by("all"))).status, 200);
