@@ -4,8 +4,11 @@ use super::query::{TotalsQuery, UsageTotal};
 use super::store::{MAX_TOTALS, QUERY_TIMEOUT, StoreError, UsageStore, bounded, too_slow};
 use super::table::{SqlDialect, VERSION};
 use crate::secret::{Secret, without};
+use llm::spelling::percent_decoded;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Mutex;
@@ -36,17 +39,17 @@ impl PostgresStore {
     /// Connects when it is first used.
     pub fn new(url: &Secret, password_file: Option<PathBuf>) -> Result<Self, StoreError> {
         let invalid = |message: &str| StoreError::Rejected(message.to_owned());
-        let (url, tls) = without_ssl_mode(url.expose()).map_err(invalid)?;
+        let tls = TlsOptions::of(url.expose()).map_err(invalid)?;
         // The parser's message may repeat a part of the URL.
-        let mut config: Config = url.parse().map_err(|_| {
+        let mut config: Config = tls.url.parse().map_err(|_| {
             invalid("the URL must be postgres://USER[:PASSWORD]@HOST[:PORT]/DATABASE[?sslmode=require]")
         })?;
         if config.get_hosts().is_empty() {
             return Err(invalid("the URL has no host"));
         }
         config.application_name("weir").connect_timeout(TIMEOUT);
-        config.ssl_mode(if tls { SslMode::Require } else { SslMode::Disable });
-        let tls = tls.then(client_tls).transpose()?;
+        config.ssl_mode(if tls.is_used { SslMode::Require } else { SslMode::Disable });
+        let tls = tls.is_used.then(|| client_tls(tls.authorities.as_deref())).transpose()?;
         Ok(Self { config, password_file, tls, writer: Mutex::default() })
     }
 
@@ -177,31 +180,57 @@ fn message(error: &tokio_postgres::Error) -> String {
     cause.map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"))
 }
 
-/// Removes `sslmode` from the URL. Returns whether to use TLS. With TLS, the certificate is always verified, so
-/// modes that fall back to an unprotected connection are rejected.
-fn without_ssl_mode(url: &str) -> Result<(String, bool), &'static str> {
-    let Some((base, query)) = url.split_once('?') else { return Ok((url.to_owned(), false)) };
-    let (mut tls, mut rest) = (false, Vec::new());
-    for part in query.split('&') {
-        match part.strip_prefix("sslmode=") {
-            None => rest.push(part),
-            Some("disable") => tls = false,
-            Some("require" | "verify-full") => tls = true,
-            Some(_) => return Err("sslmode must be require, verify-full or disable"),
-        }
-    }
-    let base = base.to_owned();
-    Ok((if rest.is_empty() { base } else { format!("{base}?{}", rest.join("&")) }, tls))
+/// The parts of a URL that decide about TLS, and the rest.
+#[derive(Debug, PartialEq, Eq)]
+struct TlsOptions {
+    url: String,
+    /// Whether to use TLS. The certificate is then always verified, so modes that fall back to an unprotected
+    /// connection are rejected.
+    is_used: bool,
+    /// A file with the certificate authorities to trust instead of the system's.
+    authorities: Option<PathBuf>,
 }
 
-/// Trusts the system's certificate authorities, or those that SSL_CERT_FILE names.
-fn client_tls() -> Result<MakeRustlsConnect, StoreError> {
+impl TlsOptions {
+    fn of(url: &str) -> Result<Self, &'static str> {
+        let (base, query) = url.split_once('?').unwrap_or((url, ""));
+        let (mut is_used, mut authorities, mut rest) = (false, None, Vec::new());
+        for part in query.split('&').filter(|part| !part.is_empty()) {
+            match part.split_once('=') {
+                Some(("sslmode", "disable")) => is_used = false,
+                Some(("sslmode", "require" | "verify-full")) => is_used = true,
+                Some(("sslmode", _)) => return Err("sslmode must be require, verify-full or disable"),
+                Some(("sslrootcert", file)) => authorities = Some(percent_decoded(file).as_ref().into()),
+                _ => rest.push(part),
+            }
+        }
+        if authorities.is_some() && !is_used {
+            return Err("sslrootcert needs sslmode=require");
+        }
+        let rest = rest.join("&");
+        let url = if rest.is_empty() { base.to_owned() } else { format!("{base}?{rest}") };
+        Ok(Self { url, is_used, authorities })
+    }
+}
+
+/// Trusts these certificate authorities, or the system's.
+fn client_tls(authorities: Option<&Path>) -> Result<MakeRustlsConnect, StoreError> {
+    let unusable = |error: String| StoreError::Rejected(format!("sslrootcert: {error}"));
+    let certificates = match authorities {
+        Some(file) => CertificateDer::pem_file_iter(file)
+            .and_then(Iterator::collect)
+            .map_err(|error| unusable(error.to_string()))?,
+        None => rustls_native_certs::load_native_certs().certs,
+    };
     let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    let (added, _) = roots.add_parsable_certificates(certificates);
+    if added == 0 {
+        return Err(unusable("there is no certificate authority to trust".to_owned()));
+    }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
-        .map_err(|error| StoreError::Rejected(error.to_string()))?
+        .map_err(|error| unusable(error.to_string()))?
         .with_root_certificates(roots)
         .with_no_client_auth();
     Ok(MakeRustlsConnect::new(config))
@@ -213,13 +242,17 @@ mod tests {
 
     #[test]
     fn tls_is_used_only_with_a_verified_certificate() {
-        let mode = |url: &str| without_ssl_mode(url).map(|(url, tls)| (url, tls));
-        assert_eq!(mode("postgres://h/d"), Ok(("postgres://h/d".to_owned(), false)));
-        assert_eq!(mode("postgres://h/d?sslmode=require"), Ok(("postgres://h/d".to_owned(), true)));
-        let rest = mode("postgres://h/d?a=b&sslmode=verify-full&c=d");
-        assert_eq!(rest, Ok(("postgres://h/d?a=b&c=d".to_owned(), true)));
+        let read = |url: &str| TlsOptions::of(url).map(|tls| (tls.url, tls.is_used, tls.authorities));
+        let plain = |url: &str, tls| Ok((url.to_owned(), tls, None));
+        assert_eq!(read("postgres://h/d"), plain("postgres://h/d", false));
+        assert_eq!(read("postgres://h/d?sslmode=require"), plain("postgres://h/d", true));
+        let rest = read("postgres://h/d?a=b&sslmode=verify-full&c=d");
+        assert_eq!(rest, plain("postgres://h/d?a=b&c=d", true));
+        let own = read("postgres://h/d?sslmode=require&sslrootcert=%2Fca.crt");
+        assert_eq!(own, Ok(("postgres://h/d".to_owned(), true, Some(PathBuf::from("/ca.crt")))));
+        assert!(read("postgres://h/d?sslrootcert=/ca.crt").is_err());
         for weak in ["prefer", "allow", "verify-ca", ""] {
-            assert!(mode(&format!("postgres://h/d?sslmode={weak}")).is_err(), "{weak}");
+            assert!(read(&format!("postgres://h/d?sslmode={weak}")).is_err(), "{weak}");
         }
     }
 
