@@ -1,5 +1,6 @@
 //! Runs a real PostgreSQL with a separate folder and port.
 
+use crate::certificates::Authority;
 use crate::process::{Process, free_port};
 use crate::{artefacts, wait};
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -18,19 +19,41 @@ pub struct Postgres {
     process: Process,
     folder: TempDir,
     port: u16,
+    settings: Vec<String>,
 }
 
 impl Postgres {
     /// Starts a server with an empty database `usage` of the user `weir`.
     pub fn start() -> Self {
+        Self::started(None)
+    }
+
+    /// Starts a server with a certificate of this authority for 127.0.0.1.
+    pub fn start_with_tls(authority: &Authority) -> Self {
+        Self::started(Some(authority))
+    }
+
+    fn started(authority: Option<&Authority>) -> Self {
         let mut folder = tempfile::tempdir().expect("a temporary folder can be made");
         let password = folder.path().join("password");
         std::fs::write(&password, PASSWORD).expect("a file can be written");
         if is_root() {
             std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755)).expect("it is ours");
-            [folder.path(), &password]
-                .iter()
-                .for_each(|path| chown(path, Some(NOBODY), Some(NOBODY)).expect("root may do this"));
+            give_away(folder.path());
+            give_away(&password);
+        }
+        let mut settings = Vec::new();
+        if let Some(authority) = authority {
+            authority.write(folder.path(), &["127.0.0.1"]);
+            for name in ["tls.crt", "tls.key"] {
+                let file = folder.path().join(name);
+                std::fs::set_permissions(&file, PermissionsExt::from_mode(0o600)).expect("it is ours");
+                give_away(&file);
+            }
+            let file = |name: &str| folder.path().join(name).display().to_string();
+            settings.push("ssl=on".to_owned());
+            settings.push(format!("ssl_cert_file={}", file("tls.crt")));
+            settings.push(format!("ssl_key_file={}", file("tls.key")));
         }
         let mut initialise = program("initdb");
         initialise.args(["--username", "weir", "--auth", "scram-sha-256", "--no-sync", "--encoding", "UTF8"]);
@@ -40,12 +63,13 @@ impl Postgres {
         // Another process may take the port before PostgreSQL binds it.
         for _ in 0..3 {
             let port = free_port();
-            let mut postgres = Self { process: spawn(&folder, port), folder, port };
+            let process = spawn(&folder, port, &settings);
+            let mut postgres = Self { process, folder, port, settings };
             if postgres.becomes_ready() {
                 postgres.sql_in("postgres", "CREATE DATABASE usage");
                 return postgres;
             }
-            folder = postgres.folder;
+            (folder, settings) = (postgres.folder, postgres.settings);
         }
         panic!("there is no free port for PostgreSQL");
     }
@@ -99,7 +123,7 @@ impl Postgres {
     pub fn restart(&mut self) {
         self.process.kill();
         wait::until("PostgreSQL after a crash", || {
-            self.process = spawn(&self.folder, self.port);
+            self.process = spawn(&self.folder, self.port, &self.settings);
             self.becomes_ready().then_some(())
         });
     }
@@ -113,11 +137,18 @@ fn data(folder: &TempDir) -> std::path::PathBuf {
     folder.path().join("data")
 }
 
-fn spawn(folder: &TempDir, port: u16) -> Process {
+fn give_away(path: &Path) {
+    if is_root() {
+        chown(path, Some(NOBODY), Some(NOBODY)).expect("root may do this");
+    }
+}
+
+fn spawn(folder: &TempDir, port: u16, settings: &[String]) -> Process {
     let mut command = program("postgres");
     command.current_dir(folder.path()).arg("-D").arg(data(folder)).args(["-p", &port.to_string()]);
     // The operating system survives these tests, so nothing has to reach the disk.
-    for setting in ["listen_addresses=127.0.0.1", "unix_socket_directories=", "fsync=off"] {
+    let own = ["listen_addresses=127.0.0.1", "unix_socket_directories=", "fsync=off"];
+    for setting in own.into_iter().chain(settings.iter().map(String::as_str)) {
         command.args(["-c", setting]);
     }
     Process::start("PostgreSQL", command, &folder.path().join("postgres.log"))

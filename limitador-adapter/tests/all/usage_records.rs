@@ -2,6 +2,7 @@
 
 use crate::binary::adapter;
 use crate::server::{POLICY, Server};
+use e2e::certificates::Authority;
 use e2e::postgres::{PASSWORD, Postgres};
 use jiff::Timestamp;
 use jiff::civil::Date;
@@ -399,6 +400,32 @@ async fn a_sqlite_file_that_is_replaced_is_opened_again() {
     }
     recorder.record(record("2", "alice", 1)).await.unwrap();
     assert_eq!(store_totals(&database.open()).await[0], 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_tls_the_certificate_is_verified() {
+    let (authority, other) = (Authority::new("db"), Authority::new("another"));
+    let postgres = Postgres::start_with_tls(&authority);
+    let folder = tempfile::tempdir().unwrap();
+    let open = |authority: &Authority, name: &str| {
+        let file = folder.path().join(name);
+        std::fs::write(&file, authority.pem()).unwrap();
+        let url = format!("{}?sslmode=require&sslrootcert={}", postgres.url(), file.display());
+        let args = UsageStoreArgs { usage: Some(url.parse()), ..UsageStoreArgs::default() };
+        store::open(&args.access().unwrap().unwrap()).unwrap()
+    };
+    let encrypted = "SELECT count(*) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) \
+                     WHERE ssl AND application_name = 'weir'";
+    let store = open(&authority, "ca.crt");
+    store.prepare().await.unwrap();
+    assert_eq!(postgres.sql(encrypted), "1");
+    let error = open(&other, "other.crt").prepare().await.unwrap_err();
+    assert!(matches!(&error, StoreError::Unavailable(text) if text.contains("ertificate")), "{error}");
+    let system = format!("{}?sslmode=require", postgres.url());
+    let args = UsageStoreArgs { usage: Some(system.parse()), ..UsageStoreArgs::default() };
+    if let Ok(store) = store::open(&args.access().unwrap().unwrap()) {
+        assert!(store.prepare().await.is_err(), "the system does not trust it");
+    }
 }
 
 #[test]
