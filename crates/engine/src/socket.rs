@@ -26,7 +26,7 @@ use protocol::call::CallFailure;
 use protocol::wire::kuadrant::service::ratelimit::v1::ReserveResponse;
 
 /// An action for the shell.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum SocketEffect {
     /// Send this call's message to the adapter's `Reserve`, and pass the reply to [`Socket::reply`].
     Reserve { call: u64, message: Vec<u8> },

@@ -1,5 +1,6 @@
 //! Where records are kept, as given to `--usage`. Errors and `Debug` never repeat any part of a URL.
 
+#[cfg(feature = "postgres")]
 use crate::secret::Secret;
 use std::path::PathBuf;
 use std::str::FromStr;

@@ -57,6 +57,12 @@ impl Dimension {
         }
     }
 
+    /// Returns the name in `by`.
+    pub fn parameter(&self) -> String {
+        let is_counter = matches!(self, Self::Counter(_));
+        format!("{}{}", if is_counter { COUNTER } else { "" }, self.name())
+    }
+
     fn parse(text: &str) -> Result<Self, String> {
         if let Some(expression) = text.strip_prefix(COUNTER).filter(|expression| !expression.is_empty()) {
             return Ok(Self::Counter(expression.to_owned()));

@@ -1,6 +1,6 @@
 //! `usage`: asks a running adapter for totals, for people, programs and spreadsheets.
 
-use super::query::{Dimension, dimensions, fields};
+use super::query::{dimensions, fields};
 use crate::admin::counters::percent_encoded;
 use crate::cli::{UsageArgs, UsageFormat};
 use crate::counters::call;
@@ -10,13 +10,8 @@ use serde_json::Value;
 /// Returns the text to print.
 pub async fn run(asked: &UsageArgs) -> anyhow::Result<String> {
     let by = dimensions(&asked.by).map_err(|error| anyhow!("--{error}"))?;
-    let mut query: Vec<String> = Vec::new();
-    for dimension in &by {
-        query.push(match dimension {
-            Dimension::Counter(expression) => format!("by=counter:{}", percent_encoded(expression)),
-            dimension => format!("by={}", dimension.name()),
-        });
-    }
+    let names = by.iter().map(|dimension| format!("by={}", percent_encoded(&dimension.parameter())));
+    let mut query: Vec<String> = names.collect();
     let (from, to) = match asked.month {
         Some((from, to)) => (Some(from), Some(to)),
         None => (asked.from, asked.to),

@@ -132,7 +132,7 @@ fn totals(path: &Path, query: &TotalsQuery) -> (rusqlite::Result<Vec<UsageTotal>
     let is_over = move || started.elapsed() > QUERY_TIMEOUT;
     let read = || {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let connection = Connection::open_with_flags(path, flags)?;
+        let mut connection = Connection::open_with_flags(path, flags)?;
         connection.busy_timeout(BUSY)?;
         connection.progress_handler(CHECK_EVERY, Some(is_over))?;
         let (sql, expressions) = DIALECT.totals(&query.by);

@@ -44,11 +44,11 @@ pub trait UsageStore: Send + Sync {
 
 /// Opens the store. A database server does not have to be reachable yet.
 pub fn open(access: &UsageAccess) -> Result<Arc<dyn UsageStore>, StoreError> {
-    match &access.location {
+    match access.location {
         #[cfg(feature = "sqlite")]
-        UsageLocation::Sqlite(path) => Ok(Arc::new(super::sqlite::SqliteStore::open(path)?)),
+        UsageLocation::Sqlite(ref path) => Ok(Arc::new(super::sqlite::SqliteStore::open(path)?)),
         #[cfg(feature = "postgres")]
-        UsageLocation::Postgres(url) => {
+        UsageLocation::Postgres(ref url) => {
             let password_file = access.password_file.clone();
             Ok(Arc::new(super::postgres::PostgresStore::new(url, password_file)?))
         }

@@ -60,7 +60,9 @@ impl SqlDialect {
     fn type_of(self, column: ColumnType) -> &'static str {
         match (self, column) {
             (Self::Sqlite, ColumnType::Number) => "INTEGER",
-            (Self::Sqlite, _) => "TEXT",
+            (Self::Sqlite, ColumnType::Text | ColumnType::Time | ColumnType::Day | ColumnType::Json) => {
+                "TEXT"
+            }
             (Self::Postgres, ColumnType::Text) => "text",
             (Self::Postgres, ColumnType::Time) => "timestamptz",
             (Self::Postgres, ColumnType::Day) => "date",

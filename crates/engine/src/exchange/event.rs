@@ -67,7 +67,7 @@ pub enum Event<'a> {
 }
 
 /// What the shell must do, in order. An exchange has no other effects.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Effect {
     /// Pause the request until this many bytes of its body, or all of it, have arrived. Then pass them to the
     /// exchange.

@@ -20,7 +20,7 @@ pub(super) struct RecordedRequest {
 }
 
 /// A record without the parts that only the shell knows.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct SettledRecord {
     usage: SettledUsage,
     /// The response's status, or 0 if there was none.
