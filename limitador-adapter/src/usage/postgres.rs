@@ -56,7 +56,7 @@ impl PostgresStore {
     async fn connect(&self, timeout: Duration) -> Result<Client, StoreError> {
         let mut config = self.config.clone();
         if let Some(file) = &self.password_file {
-            let password = tokio::fs::read_to_string(file).await;
+            let password = std::fs::read_to_string(file);
             let password = password.map_err(|error| {
                 StoreError::Unavailable(format!("--usage-password-file cannot be read: {error}"))
             })?;

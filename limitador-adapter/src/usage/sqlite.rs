@@ -103,8 +103,7 @@ impl UsageStore for SqliteStore {
     }
 
     async fn insert(&self, rows: String) -> Result<u64, StoreError> {
-        let count =
-            self.write(move |connection| connection.prepare_cached(&DIALECT.insert())?.execute([rows]));
+        let count = self.write(move |connection| connection.execute(&DIALECT.insert(), [rows]));
         Ok(u64::try_from(count.await?).unwrap_or(u64::MAX))
     }
 
@@ -119,9 +118,8 @@ impl UsageStore for SqliteStore {
 
     async fn expire(&self, before: &str, most: u32) -> Result<u64, StoreError> {
         let before = before.to_owned();
-        let deleted = self.write(move |connection| {
-            connection.prepare_cached(&DIALECT.expire())?.execute(params![before, most])
-        });
+        let deleted =
+            self.write(move |connection| connection.execute(&DIALECT.expire(), params![before, most]));
         Ok(u64::try_from(deleted.await?).unwrap_or(u64::MAX))
     }
 }

@@ -2,7 +2,6 @@
 //! functions only.
 
 use super::query::Dimension;
-use std::fmt::Write;
 
 /// The version of the table. It is stored in the database. A change adds a step to [`SqlDialect::migration`].
 /// Replicas of two versions may use one database, so a step must not break the inserts of the version before.
@@ -172,24 +171,22 @@ impl SqlDialect {
                 | Dimension::Status
                 | Dimension::Source => format!("u.\"{}\"", dimension.name()),
                 Dimension::Policy => {
-                    drop(write!(
-                        joins,
+                    joins += &format!(
                         " JOIN (SELECT DISTINCT s.id AS id, l.value->>'policy' AS policy \
                          FROM \"usage\" s, {} WHERE {selected}) j{at} ON j{at}.id = u.id",
                         self.limits()
-                    ));
+                    );
                     format!("j{at}.policy")
                 }
                 Dimension::Counter(expression) => {
                     expressions.push(expression.clone());
                     let parameter = self.parameter(expressions.len().saturating_add(3));
-                    drop(write!(
-                        joins,
+                    joins += &format!(
                         " LEFT JOIN (SELECT DISTINCT s.id AS id, c.value AS value FROM \"usage\" s, {}, {} \
                          WHERE {selected} AND c.key = {parameter}) j{at} ON j{at}.id = u.id",
                         self.limits(),
                         self.counters()
-                    ));
+                    );
                     format!("j{at}.value")
                 }
             };
