@@ -115,10 +115,12 @@ async fn ready(State(pages): State<Pages>, RawQuery(query): RawQuery) -> Respons
     if !*pages.known.borrow() {
         return (StatusCode::SERVICE_UNAVAILABLE, "the policies are not known yet\n").into_response();
     }
-    // Charging does not depend on the usage store, so an adapter without it stays ready.
-    let ok = || match pages.usage.as_ref().and_then(UsageReports::problem) {
-        Some(problem) => format!("ok, but {problem}; filters keep their usage records\n").into_response(),
-        None => "ok\n".into_response(),
+    // Charging does not depend on the usage store, so an adapter without it stays ready. Everybody may read this,
+    // so the reason is only in the log.
+    let is_away = pages.usage.as_ref().is_some_and(UsageReports::is_away);
+    let ok = || match is_away {
+        true => "ok, but the usage store is unavailable; filters keep their usage records\n".into_response(),
+        false => "ok\n".into_response(),
     };
     if query.as_deref() == Some(WITHOUT_STORAGE) {
         return ok();

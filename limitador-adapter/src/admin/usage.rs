@@ -29,9 +29,9 @@ impl UsageReports {
         Self { recorder, turns: Arc::new(Semaphore::new(AT_ONCE)) }
     }
 
-    /// Why the store is unavailable, if it is.
-    pub fn problem(&self) -> Option<StoreError> {
-        self.recorder.problem()
+    /// Whether the store is unavailable.
+    pub fn is_away(&self) -> bool {
+        self.recorder.is_away()
     }
 }
 

@@ -94,7 +94,9 @@ impl PostgresStore {
                 Some(client) => client,
                 None => {
                     let mut client = self.connect(TIMEOUT).await?;
-                    migrate(&mut client).await.map_err(failed)?;
+                    // A failed migration is no reason to reject a record.
+                    let unavailable = |error| StoreError::Unavailable(message(&error));
+                    migrate(&mut client).await.map_err(unavailable)?;
                     client
                 }
             };

@@ -7,7 +7,8 @@ use crate::metrics::AdapterMetrics;
 use jiff::{Span, Timestamp};
 use prost::Message;
 use protocol::wire::weir::v1::{RecordUsageResponse, SettledUsage};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
@@ -36,7 +37,7 @@ pub struct UsageRecorder {
     store: Arc<dyn UsageStore>,
     queue: mpsc::UnboundedSender<PendingRecords>,
     room: Arc<Semaphore>,
-    problem: Arc<Mutex<Option<StoreError>>>,
+    is_away: Arc<AtomicBool>,
     metrics: Arc<AdapterMetrics>,
     users: Vec<String>,
 }
@@ -72,14 +73,14 @@ impl UsageRecorder {
     ) -> (Self, impl Future<Output = ()> + Send + 'static) {
         let (queue, waiting) = mpsc::unbounded_channel();
         let room = Arc::new(Semaphore::new(usize::try_from(ROOM).unwrap_or(usize::MAX)));
-        let problem = Arc::default();
+        let is_away = Arc::default();
         let writer = RecordWriter {
             store: Arc::clone(&store),
             waiting,
-            problem: Arc::clone(&problem),
+            is_away: Arc::clone(&is_away),
             metrics: Arc::clone(&metrics),
         };
-        (Self { store, queue, room, problem, metrics, users }, writer.run())
+        (Self { store, queue, room, is_away, metrics, users }, writer.run())
     }
 
     /// The store, for queries.
@@ -87,9 +88,9 @@ impl UsageRecorder {
         &self.store
     }
 
-    /// Why the store is unavailable, if it is.
-    pub fn problem(&self) -> Option<StoreError> {
-        self.problem.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// Whether the store is unavailable.
+    pub fn is_away(&self) -> bool {
+        self.is_away.load(Ordering::Relaxed)
     }
 
     /// Stores the records of a call. Records that cannot be stored are counted and dropped, because sending them
@@ -140,7 +141,7 @@ impl Drop for WaitingRecords<'_> {
 struct RecordWriter {
     store: Arc<dyn UsageStore>,
     waiting: mpsc::UnboundedReceiver<PendingRecords>,
-    problem: Arc<Mutex<Option<StoreError>>>,
+    is_away: Arc<AtomicBool>,
     metrics: Arc<AdapterMetrics>,
 }
 
@@ -223,15 +224,13 @@ impl RecordWriter {
     /// Shows whether the store works, and logs changes.
     fn note(&self, result: Result<(), StoreError>) -> Result<(), StoreError> {
         self.metrics.usage_store_up().set(f64::from(u8::from(result.is_ok())));
-        let mut problem = self.problem.lock().unwrap_or_else(PoisonError::into_inner);
-        match (&result, problem.is_some()) {
+        match (&result, self.is_away.swap(result.is_err(), Ordering::Relaxed)) {
             (Ok(()), true) => tracing::info!("the usage store is available again"),
             (Err(error), false) => {
                 tracing::warn!(%error, "filters keep their usage records until the store is available");
             }
             (Ok(()), false) | (Err(_), true) => {}
         }
-        *problem = result.clone().err();
         result
     }
 }
