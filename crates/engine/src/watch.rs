@@ -360,7 +360,12 @@ mod tests {
 
     #[test]
     fn a_policy_that_cannot_be_read_is_named_by_its_place() {
-        let answer = GetPlanResponse { version: "a".into(), policies: vec![b"{".to_vec()], placement: None, records_usage: false };
+        let answer = GetPlanResponse {
+            version: "a".into(),
+            policies: vec![b"{".to_vec()],
+            placement: None,
+            records_usage: false,
+        };
         let mistakes = compile(&answer, BodyAccess::None).unwrap_err();
         assert_eq!(mistakes[0].path, "policies[0]");
         assert!(mistakes[0].message.starts_with("no JSON: "), "{}", mistakes[0]);
