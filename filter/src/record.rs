@@ -15,29 +15,23 @@ pub struct Recording {
 }
 
 impl Recording {
-    /// Called when the request arrives.
+    /// Called when the request's headers arrive. Later, Envoy no longer shows them.
     pub fn start(shared: &Shared) -> Self {
-        Self { start: shared.now(), first_byte: None, route: String::new(), request_id: String::new() }
+        Self { start: shared.now(), first_byte: None, route: String::new(), request_id: request_id() }
     }
 
     /// Called when the response arrives.
     pub fn responded(&mut self, shared: &Shared) {
         self.first_byte = Some(shared.now().saturating_sub(self.start));
-        self.fetch();
+        self.route = route();
     }
 
-    /// Called when the exchange has ended, before it is settled. Without a response, the names have not been
-    /// fetched yet.
+    /// Called when the exchange has ended, before it is settled. Other filters may change the route until the
+    /// request is forwarded, so it is fetched late. It needs the context of the request.
     pub fn ended(&mut self) {
         if self.first_byte.is_none() {
-            self.fetch();
+            self.route = route();
         }
-    }
-
-    /// Other filters may change the route and the id until the request is forwarded, so they are fetched as
-    /// late as possible. Both need the context of the request.
-    fn fetch(&mut self) {
-        (self.route, self.request_id) = (route(), request_id());
     }
 
     /// Sends the record of an exchange that has ended.
@@ -56,7 +50,7 @@ impl Recording {
 }
 
 /// Sends the record of a call inside a WebSocket. The durations of such a call are unknown.
-pub fn send_call(shared: &Shared, record: SettledRecord) {
+pub fn send_call(shared: &Shared, request_id: &str, record: SettledRecord) {
     let end = match record.is_finished() {
         true => ExchangeEnd::Complete,
         false if host::has_client_left() => ExchangeEnd::ClientLeft,
@@ -67,7 +61,7 @@ pub fn send_call(shared: &Shared, record: SettledRecord) {
         time: host::wall_clock(),
         gateway: shared.gateway.clone(),
         route: route(),
-        request_id: request_id(),
+        request_id: request_id.to_owned(),
         first_byte: None,
         duration: None,
     };
@@ -78,8 +72,9 @@ fn route() -> String {
     text(host::property(Facts::ROUTE_NAME.to_vec()))
 }
 
-fn request_id() -> String {
-    text(host::request_header("x-request-id"))
+/// The id of the request. Called when its headers arrive.
+pub fn request_id() -> String {
+    text(host::property(vec!["request", "id"]))
 }
 
 fn text(value: Option<Vec<u8>>) -> String {
