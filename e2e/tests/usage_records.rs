@@ -17,7 +17,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 fn start(spec: Value, store: &str) -> World {
     let adapter = Adapter::start_as(&[policy("llm", spec)], &["--usage", store]);
-    World::build().reading_bodies(1 << 20).start_with(adapter)
+    let world = World::build().reading_bodies(1 << 20);
+    world.plugin(|plugin| plugin["gateway"] = "default/gateway".into()).start_with(adapter)
 }
 
 fn of(user: &str, request: Request) -> Request {
