@@ -1,6 +1,6 @@
 # The one entry point. Each target is one script of scripts/, which installs what it misses.
 .DEFAULT_GOAL := help
-.PHONY: help build manifests demo test test-clients test-k8s test-envoy-gateway test-istio test-outages cluster-test cluster k8s-up k8s-down kind-up kind-test kind-down crds chart docs reference check fuzz storm bench
+.PHONY: help build manifests demo test test-clients test-k8s test-envoy-gateway test-istio test-outages test-kills cluster-test cluster k8s-up k8s-down kind-up kind-test kind-down crds chart docs reference check fuzz storm bench
 
 help: ## what there is
 	@bash scripts/help.sh
@@ -31,6 +31,9 @@ test-istio: ## the manifests of Istio, with its own control plane and agent (bui
 
 test-outages: ## what is away for two minutes, with each gateway (half an hour); GATEWAYS=envoy for some of them
 	@bash scripts/test-outages.sh $(GATEWAYS)
+
+test-kills: ## usage records while the adapter, the database and Envoy are killed; KILLS=200 is the default
+	@bash scripts/test-kills.sh
 
 cluster-test: ## Weir in a real cluster of two nodes, without a container engine (as root; built once: some twenty minutes)
 	@bash scripts/cluster-test.sh

@@ -6,6 +6,7 @@ bash scripts/check.sh
 bash scripts/docs.sh
 
 need_redis
+need_postgres
 say "tests"
 cargo test --workspace --exclude e2e --exclude fuzz --locked --target-dir "$target"
 

@@ -117,6 +117,21 @@ need_redis() {
   "$redis" --version | grep -qE ' v=([7-9]|[1-9][0-9])\.' || die "$redis is older than Redis 7: WEIR_REDIS names another"
 }
 
+# Provides a PostgreSQL for the tests: the `bin` folder that WEIR_POSTGRES names, or Debian's. Debian's package would also
+# create and start a server on this machine, which this setting prevents.
+need_postgres() {
+  [ -z "${WEIR_POSTGRES:-}" ] || { [ -x "$WEIR_POSTGRES/initdb" ] || die "WEIR_POSTGRES=$WEIR_POSTGRES has no initdb"; return; }
+  if [ -z "$(find /usr/lib/postgresql -name initdb 2>/dev/null)" ]; then
+    local sudo=()
+    [ "$(id -u)" = 0 ] || sudo=(sudo)
+    if [ ! -e /etc/postgresql-common/createcluster.conf ]; then
+      "${sudo[@]}" mkdir -p /etc/postgresql-common
+      echo 'create_main_cluster = false' | "${sudo[@]}" tee /etc/postgresql-common/createcluster.conf >/dev/null
+    fi
+    apt_install postgresql postgresql-client
+  fi
+}
+
 # Writes to another folder first, so that an interrupted download does not look complete.
 install_envoy() {
   local place="$1" pin="$2" work

@@ -96,6 +96,18 @@ pub fn redis() -> PathBuf {
     find("WEIR_REDIS", installed.unwrap_or_else(|| cache().join("redis-server")))
 }
 
+/// Returns the folder of PostgreSQL's programs: `$WEIR_POSTGRES`, or Debian's newest.
+pub fn postgres() -> PathBuf {
+    if let Some(folder) = std::env::var_os("WEIR_POSTGRES") {
+        return folder.into();
+    }
+    let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let folders = versions.map(|version| version.path().join("bin"));
+    let mut installed: Vec<_> = folders.filter(|folder| folder.join("initdb").exists()).collect();
+    installed.sort();
+    installed.pop().expect("PostgreSQL is missing: install it, or name its `bin` folder in WEIR_POSTGRES")
+}
+
 /// Returns the cache folder for downloads.
 pub fn cache() -> PathBuf {
     let home = || PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache");

@@ -22,6 +22,7 @@ pub mod network;
 pub mod outage;
 pub mod playground;
 pub mod pod;
+pub mod postgres;
 pub mod probe;
 pub mod process;
 pub mod readme;

@@ -9,10 +9,11 @@ use crate::cuttable::CuttableStream;
 use crate::deferred;
 use crate::host;
 use crate::metrics;
+use crate::record::Recording;
 use crate::request::{self, AsksForUsage};
 use crate::reserve;
 use crate::shared::{RESERVE, Shared};
-use engine::exchange::{ActivePlan, Effect, Event, Exchange, ExchangeEnd, UsageRecord};
+use engine::exchange::{ActivePlan, Effect, Event, Exchange, ExchangeEnd, SettledRecord, UsageRecord};
 use engine::flow::{BodyEnd, Closing, DeferredBody, RequestFlow, ResponseFlow};
 use engine::refusal::Denial;
 use engine::refusal::codex;
@@ -60,6 +61,8 @@ pub struct Request {
     is_complete: bool,
     /// What to write for the access log, and its memory.
     record: Option<(Box<UsageRecord>, Lease)>,
+    /// What the adapter's record of it needs, if the adapter keeps records.
+    recording: Option<Recording>,
 }
 
 /// The context of a request while the plugin has no valid configuration: Envoy then lets all requests pass,
@@ -109,6 +112,7 @@ impl Http {
 impl Request {
     fn new(id: u32, shared: &Rc<Shared>, in_force: ActivePlan, may_be_endless: bool) -> Rc<RefCell<Self>> {
         let reporting = shared.config.access_log.then_some(UsageReporting::Details);
+        let recording = in_force.records_usage().then(|| Recording::start(shared));
         let exchange = Exchange::new(in_force, shared.next_reservation());
         let exchange = exchange.within(&shared.memory).reported(reporting);
         Rc::new_cyclic(|caller: &Weak<RefCell<Self>>| {
@@ -123,6 +127,7 @@ impl Request {
                 is_reset: false,
                 is_complete: false,
                 record: None,
+                recording,
             })
         })
     }
@@ -167,8 +172,24 @@ impl Request {
                     let lease = self.shared.memory.lease(Purpose::Record, record.size());
                     self.record = lease.map(|lease| (record, lease));
                 }
+                Effect::RecordUsage(record) => self.record_usage(*record),
                 Effect::Count(count) => self.shared.metrics.count(&count),
             }
+        }
+    }
+
+    fn record_usage(&self, record: SettledRecord) {
+        if let Some(recording) = &self.recording {
+            recording.send(&self.shared, record, self.end());
+        }
+    }
+
+    /// How the exchange ended. Whether the client has left is known when the request is logged.
+    fn end(&self) -> ExchangeEnd {
+        match self.is_complete {
+            true => ExchangeEnd::Complete,
+            false if host::has_client_left() => ExchangeEnd::ClientLeft,
+            false => ExchangeEnd::Cut,
         }
     }
 
@@ -186,6 +207,9 @@ impl Request {
 
     fn responded(&mut self, end: bool) {
         if !self.exchange.is_over() {
+            if let Some(recording) = &mut self.recording {
+                recording.responded(&self.shared);
+            }
             let head = host::response_head(self.exchange.answer_headers());
             self.handle(Event::Response(head));
             self.body(0, end);
@@ -272,16 +296,12 @@ impl Request {
     /// Envoy writes its access log after this.
     fn logged(&mut self) {
         if self.exchange.is_reported() {
+            self.recording.iter_mut().for_each(Recording::ended);
             self.read_deferred();
         }
         self.closed();
         let Some((record, _lease)) = self.record.take() else { return };
-        let end = match self.is_complete {
-            true => ExchangeEnd::Complete,
-            false if host::has_client_left() => ExchangeEnd::ClientLeft,
-            false => ExchangeEnd::Cut,
-        };
-        for (name, value) in record.fields(end) {
+        for (name, value) in record.fields(self.end()) {
             host::set_filter_state(&format!("weir.usage.{name}"), &value);
         }
     }

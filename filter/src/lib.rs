@@ -15,6 +15,7 @@ mod deferred;
 mod host;
 mod http;
 mod metrics;
+mod record;
 mod request;
 mod reserve;
 mod root;

@@ -7,11 +7,10 @@ use crate::host;
 use crate::http::{Http, Unconfigured};
 use crate::metrics;
 use crate::reserve;
-use crate::shared::{COMMIT, GET_PLAN, RESERVE_AND_COMMIT, Shared};
-use engine::outbox::{CallNumber, CommitOutcome, CommitRoute};
+use crate::shared::{COMMIT, GET_PLAN, RECORD_USAGE, RESERVE_AND_COMMIT, Shared};
+use engine::outbox::{CallNumber, Commit, CommitOutcome, CommitRoute};
 use engine::stream::{Left, Unanswered};
 use engine::watch::{self, PATIENCE, Watch};
-use policy::gateway;
 use policy::validation_error::ValidationError;
 use protocol::call::{self, CallFailure};
 use protocol::wire::kuadrant::service::ratelimit::v1::CommitResponse;
@@ -41,6 +40,8 @@ struct Configured {
     asking: Option<u32>,
     /// The token of the separate Commit in flight, and its number in the outbox.
     committing: Option<(u32, CallNumber)>,
+    /// The token of the RecordUsage call in flight, and its number in the outbox of records.
+    recording: Option<(u32, CallNumber)>,
     /// When this context agrees to be deleted, if Envoy has asked for that.
     leaving: Option<u64>,
 }
@@ -55,11 +56,16 @@ impl Root {
 impl Configured {
     fn new(root: u32, text: &[u8]) -> Result<Self, Vec<ValidationError>> {
         let shared = Shared::new(root, text)?;
-        let gateway = gateway::find(shared.config.gateway.as_deref(), |path| host::property(path.to_vec()));
         let watch = (!shared.has_plan())
-            .then(|| Watch::new(&gateway, shared.random).with_body(shared.config.request_body));
-        let mut configured =
-            Self { shared: Rc::new(shared), watch, asking: None, committing: None, leaving: None };
+            .then(|| Watch::new(&shared.gateway, shared.random).with_body(shared.config.request_body));
+        let mut configured = Self {
+            shared: Rc::new(shared),
+            watch,
+            asking: None,
+            committing: None,
+            recording: None,
+            leaving: None,
+        };
         configured.resume();
         Ok(configured)
     }
@@ -81,10 +87,11 @@ impl Configured {
         self.tend_stream(now);
         self.look_for_bodies(now);
         self.send_commits(now);
+        self.send_records(now);
         self.ask_for_plan(now);
         // Exchanges that settle here are sent with the next Reserve or at the next call.
         self.shared.deferred.read();
-        let commits = self.shared.outbox.borrow().wake_at();
+        let commits = self.shared.sends_at();
         let plan = self.watch.as_ref().and_then(Watch::wake_at);
         let stream = self.shared.stream.wake_at();
         self.shared.show_memory(now);
@@ -96,11 +103,12 @@ impl Configured {
 
     /// Agrees to be deleted if there is nothing left to send, or if sending takes too long.
     fn leave(&mut self) {
-        let left = self.shared.outbox.borrow().len();
-        let told = left == 0 && self.shared.deferred.is_empty();
+        let (left, records) = (self.shared.outbox.borrow().len(), self.shared.records.borrow().len());
+        let told = left == 0 && records == 0 && self.shared.deferred.is_empty();
         if self.leaving.is_some_and(|end| told || end < self.shared.now()) {
             self.leaving = None;
             self.shared.metrics.add(metrics::COMMITS_DROPPED, left as u64);
+            self.shared.metrics.add(metrics::RECORDS_DROPPED, records as u64);
             self.shared.stream.cancel(self.shared.now());
             host::done();
         }
@@ -193,6 +201,26 @@ impl Configured {
         }
     }
 
+    /// Records are sent in separate calls, because their store may be unavailable while charging works.
+    fn send_records(&mut self, now: u64) {
+        let records = self.shared.records.borrow_mut().send(CommitRoute::Unary, now);
+        let Some(Commit { number, message }) = records else { return };
+        match host::call(&self.shared.config.grpc_service, RECORD_USAGE, &message, COMMIT_PATIENCE) {
+            Ok(token) => self.recording = Some((token, number)),
+            Err(failure) => self.recorded(number, Err(failure)),
+        }
+    }
+
+    fn recorded(&mut self, number: CallNumber, reply: Result<CommitResponse, CallFailure>) {
+        if let Err(failure) = reply {
+            self.shared.call_failed(RECORD_USAGE, failure);
+        }
+        let answer = self.shared.records.borrow_mut().answered(number, reply, self.shared.now());
+        self.shared.metrics.add(metrics::RECORDS_RETRIED, answer.retried as u64);
+        self.shared.metrics.add(metrics::RECORDS_DROPPED, answer.dropped as u64);
+        self.shared.show_memory_soon();
+    }
+
     fn committed(&mut self, number: CallNumber, mut reply: Result<CommitResponse, CallFailure>) {
         if let Ok(response) = &mut reply {
             self.shared.cuttable.cut(&std::mem::take(&mut response.out_of_room), self.shared.root);
@@ -275,6 +303,10 @@ impl Context for Root {
             configured.committed(number, call::reply(reply));
             configured.shared.wake();
             configured.leave();
+        } else if let Some((_, number)) = configured.recording.take_if(|(call, _)| *call == token) {
+            configured.recorded(number, call::reply(reply));
+            configured.shared.wake();
+            configured.leave();
         } else {
             reserve::answered(&configured.shared, configured.shared.root, token, reply);
         }
@@ -305,7 +337,7 @@ impl Context for Root {
         let Some(configured) = &mut self.configured else { return true };
         configured.watch = None;
         configured.shared.deferred.read();
-        if configured.shared.outbox.borrow().is_empty() {
+        if configured.shared.outbox.borrow().is_empty() && configured.shared.records.borrow().is_empty() {
             configured.shared.stream.cancel(configured.shared.now());
             return true;
         }

@@ -9,11 +9,12 @@ use crate::reserve::ReserveCalls;
 use crate::stream::Stream;
 use engine::clock::Clock;
 use engine::config::PluginConfig;
-use engine::exchange::{ActivePlan, ReservationId};
+use engine::exchange::{ActivePlan, RecordStamp, ReservationId, SettledRecord};
 use engine::health::Health;
 use engine::metric::Metric;
 use engine::outbox::{Outbox, Raise, Settlement};
 use llm::memory::MemoryBudget;
+use policy::gateway;
 use policy::plan::{LearnedOutputs, Plan};
 use policy::validation_error::ValidationError;
 use protocol::call::{CallFailure, POLICY_SERVICE, RATE_LIMIT_SERVICE, RESERVATION_SERVICE, USAGE_SERVICE};
@@ -25,11 +26,14 @@ pub const RESERVE: Method = (RATE_LIMIT_SERVICE, "Reserve");
 pub const COMMIT: Method = (RATE_LIMIT_SERVICE, "Commit");
 pub const RESERVE_AND_COMMIT: Method = (RESERVATION_SERVICE, "ReserveAndCommit");
 pub const GET_USAGE: Method = (USAGE_SERVICE, "GetUsage");
+pub const RECORD_USAGE: Method = (USAGE_SERVICE, "RecordUsage");
 pub const GET_PLAN: Method = (POLICY_SERVICE, "GetPlan");
 
 /// The share of the memory for settlements while the adapter is unreachable. Of 128 MiB, it has room for tens
 /// of thousands. It is reserved, so that client data cannot displace a charge.
 const OUTBOX_SHARE: usize = 12;
+/// The share of the memory for usage records while the adapter or its store is unavailable. It is reserved, too.
+const RECORDS_SHARE: usize = 24;
 /// How long settlements are collected before a Commit, in milliseconds. So a worker sends at most a thousand
 /// calls a second at any load.
 const GATHERING: u64 = 1;
@@ -46,6 +50,10 @@ pub struct Shared {
     pub memory: MemoryBudget,
     /// The queue of settlements for the adapter.
     pub outbox: RefCell<Outbox>,
+    /// The queue of usage records for the adapter.
+    pub records: RefCell<Outbox>,
+    /// The name of the gateway, or `*`.
+    pub gateway: String,
     /// Responses that have not been read yet.
     pub deferred: DeferredReads,
     /// Streams that are cut if the adapter has no room for them.
@@ -82,7 +90,10 @@ impl Shared {
         let policies = config.policies.take();
         let stream = Stream::new(config.timeout, random);
         let outbox_capacity = config.memory / OUTBOX_SHARE;
-        let memory = MemoryBudget::new(config.memory.saturating_sub(outbox_capacity));
+        let records_capacity = config.memory / RECORDS_SHARE;
+        let reserved = outbox_capacity.saturating_add(records_capacity);
+        let memory = MemoryBudget::new(config.memory.saturating_sub(reserved));
+        let gateway = gateway::find(config.gateway.as_deref(), |path| host::property(path.to_vec()));
         let shared = Self {
             root,
             outputs: LearnedOutputs::within(&memory),
@@ -90,6 +101,8 @@ impl Shared {
             config,
             metrics: Metrics::new(),
             outbox: RefCell::new(Outbox::new(outbox_capacity).with_jitter(random)),
+            records: RefCell::new(Outbox::new(records_capacity).with_jitter(random)),
+            gateway,
             memory_shown: Cell::default(),
             deferred: DeferredReads::default(),
             cuttable: Rc::default(),
@@ -167,14 +180,21 @@ impl Shared {
     }
 
     fn memory_in_use(&self) -> u64 {
-        let used = self.memory.used().saturating_add(self.outbox.borrow().size());
-        u64::try_from(used).unwrap_or(u64::MAX)
+        let queued = self.outbox.borrow().size().saturating_add(self.records.borrow().size());
+        u64::try_from(self.memory.used().saturating_add(queued)).unwrap_or(u64::MAX)
     }
 
     /// Passes a settlement to the root context.
     pub fn commit(&self, settlement: Settlement) {
         let dropped = self.outbox.borrow_mut().push(settlement);
         self.metrics.add(metrics::COMMITS_DROPPED, dropped as u64);
+        self.wake();
+    }
+
+    /// Passes a usage record to the root context.
+    pub fn record(&self, record: SettledRecord, stamp: RecordStamp) {
+        let dropped = self.records.borrow_mut().push(record.stamped(stamp));
+        self.metrics.add(metrics::RECORDS_DROPPED, dropped as u64);
         self.wake();
     }
 
@@ -187,10 +207,16 @@ impl Shared {
 
     /// Schedules the root context's `on_tick`, if there is something to send.
     pub fn wake(&self) {
-        if let Some(time) = self.outbox.borrow().wake_at() {
+        if let Some(time) = self.sends_at() {
             let now = self.now();
             self.wake_by(time.max(now.saturating_add(GATHERING)), now);
         }
+    }
+
+    /// When the next settlement or usage record can be sent, if there is one.
+    pub fn sends_at(&self) -> Option<u64> {
+        let (settlements, records) = (self.outbox.borrow().wake_at(), self.records.borrow().wake_at());
+        settlements.into_iter().chain(records).min()
     }
 
     /// Schedules the root context's `on_tick` for when the current bytes have passed.

@@ -39,6 +39,7 @@ impl Done {
                 | Effect::Raise(_)
                 | Effect::UpstreamFailed(_)
                 | Effect::Record(_)
+                | Effect::RecordUsage(_)
                 | Effect::Count(_) => {}
             }
         }

@@ -7,6 +7,7 @@ use crate::ledger::memory::budget;
 use crate::ledger::redis::url::{RedisUrl, RedisUrlError};
 use crate::ledger::shares::Capacity;
 use crate::secret::without;
+pub use crate::usage::cli::{UsageArgs, UsageFormat, UsageStoreArgs};
 use crate::warnings::url::{WebhookUrl, WebhookUrlError};
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
@@ -39,6 +40,8 @@ pub enum Command {
     Status(StatusArgs),
     /// Show and change the counters of a running adapter.
     Counters(CountersArgs),
+    /// Show what was used, from the usage records of a running adapter.
+    Usage(UsageArgs),
     /// Print the CustomResourceDefinition of policies, as YAML.
     #[cfg(feature = "kubernetes")]
     Crd(CrdArgs),
@@ -121,6 +124,8 @@ pub struct ServeArgs {
     /// How long a worker of a proxy may be without a connection before it counts as gone and its holds end.
     #[arg(long, env = "WEIR_WORKER_GRACE", value_name = "DURATION", default_value = "35s", value_parser = grace)]
     pub worker_grace: Duration,
+    #[command(flatten)]
+    pub usage: UsageStoreArgs,
 }
 
 /// Which policies of a cluster to serve, and under which controller name.
@@ -420,17 +425,17 @@ impl Cli {
     }
 
     fn checked(self) -> Result<Self, clap::Error> {
-        if let Command::Serve(serve) = &self.command
-            && let Err(error) = &serve.storage
-        {
-            let message = format!("invalid value for '--storage <STORAGE>' (or WEIR_STORAGE): {error}");
-            return Err(clap::Error::raw(ErrorKind::ValueValidation, format!("{message}\n")));
+        let Command::Serve(serve) = &self.command else { return Ok(self) };
+        let invalid =
+            |message: String| Err(clap::Error::raw(ErrorKind::ValueValidation, format!("{message}\n")));
+        if let Err(error) = &serve.storage {
+            return invalid(format!("invalid value for '--storage <STORAGE>' (or WEIR_STORAGE): {error}"));
         }
-        if let Command::Serve(serve) = &self.command
-            && let Some(Err(error)) = &serve.webhook
-        {
-            let message = format!("invalid value for '--webhook <URL>' (or WEIR_WEBHOOK): {error}");
-            return Err(clap::Error::raw(ErrorKind::ValueValidation, format!("{message}\n")));
+        if let Err(error) = serve.usage.access() {
+            return invalid(format!("invalid value for '--usage <STORE>' (or WEIR_USAGE): {error}"));
+        }
+        if let Some(Err(error)) = &serve.webhook {
+            return invalid(format!("invalid value for '--webhook <URL>' (or WEIR_WEBHOOK): {error}"));
         }
         Ok(self)
     }

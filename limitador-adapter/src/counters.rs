@@ -95,7 +95,8 @@ fn counters(given: &[(String, String)]) -> Map<String, Value> {
     given.iter().map(|(name, value)| (name.clone(), json!(value))).collect()
 }
 
-async fn call(to: &ServerArgs, method: &str, path: &str, body: Option<&Value>) -> anyhow::Result<Value> {
+/// Calls the adapter's API. Returns the answer's JSON.
+pub async fn call(to: &ServerArgs, method: &str, path: &str, body: Option<&Value>) -> anyhow::Result<Value> {
     let server = to.server.trim_end_matches('/');
     let address = server.strip_prefix("http://");
     let address = address.with_context(|| {

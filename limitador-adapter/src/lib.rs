@@ -24,4 +24,5 @@ pub mod metrics;
 pub mod policies;
 pub mod secret;
 pub mod serve;
+pub mod usage;
 pub mod warnings;

@@ -32,6 +32,7 @@ fn run() -> anyhow::Result<ExitCode> {
         Command::Check(arguments) => check(&arguments),
         Command::Explain(asked) => explained(&asked),
         Command::Counters(arguments) => counters(&arguments),
+        Command::Usage(arguments) => usage(&arguments),
         #[cfg(feature = "kubernetes")]
         Command::Status(arguments) => cluster_status(&arguments),
         #[cfg(feature = "kubernetes")]
@@ -109,6 +110,12 @@ async fn explained(asked: &cli::ExplainArgs) -> anyhow::Result<ExitCode> {
 #[tokio::main(flavor = "current_thread")]
 async fn counters(arguments: &cli::CountersArgs) -> anyhow::Result<ExitCode> {
     print!("{}", limitador_adapter::counters::run(&arguments.action).await?);
+    Ok(ExitCode::SUCCESS)
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn usage(arguments: &cli::UsageArgs) -> anyhow::Result<ExitCode> {
+    print!("{}", limitador_adapter::usage::report::run(arguments).await?);
     Ok(ExitCode::SUCCESS)
 }
 

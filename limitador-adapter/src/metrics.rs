@@ -208,6 +208,24 @@ pub const METRICS: &[AdapterMetric] = &[
         help: "Gateways that filters ask for and that do not exist.",
     },
     AdapterMetric {
+        name: "weir_usage_records_total",
+        kind: MetricKind::Counter,
+        labels: &["outcome"],
+        help: "Usage records. Outcomes: `written`, `repeated` (written before), `rejected` (invalid, and dropped), `expired` (deleted because of their age).",
+    },
+    AdapterMetric {
+        name: "weir_usage_records_waiting",
+        kind: MetricKind::Gauge,
+        labels: &[],
+        help: "Usage records that are not durable yet.",
+    },
+    AdapterMetric {
+        name: "weir_usage_store_up",
+        kind: MetricKind::Gauge,
+        labels: &[],
+        help: "1 if the store of usage records works, 0 if filters have to keep their records. Absent without `--usage`.",
+    },
+    AdapterMetric {
         name: "weir_grpc_seconds",
         kind: MetricKind::Histogram,
         labels: &["call"],
@@ -250,6 +268,16 @@ pub struct AdapterMetrics {
     pub hits_refused: Counter,
     /// Reservations ended because their worker was gone.
     pub released_of_gone: Counter,
+    /// Usage records that were written.
+    pub records_written: Counter,
+    /// Usage records that had been written before.
+    pub records_repeated: Counter,
+    /// Usage records that were dropped because they are invalid.
+    pub records_rejected: Counter,
+    /// Usage records that were deleted because of their age.
+    pub records_expired: Counter,
+    /// Usage records that are not durable yet.
+    pub records_waiting: Gauge,
     /// GetPlan calls with a new plan.
     pub polls_changed: Counter,
     /// GetPlan calls without a new plan.
@@ -304,6 +332,11 @@ impl AdapterMetrics {
             hits_admitted: count("weir_hits_total", "outcome", "admitted"),
             hits_refused: count("weir_hits_total", "outcome", "refused"),
             released_of_gone: counter(&recorder, "weir_gone_reservations_total", &[]),
+            records_written: count("weir_usage_records_total", "outcome", "written"),
+            records_repeated: count("weir_usage_records_total", "outcome", "repeated"),
+            records_rejected: count("weir_usage_records_total", "outcome", "rejected"),
+            records_expired: count("weir_usage_records_total", "outcome", "expired"),
+            records_waiting: gauge(&recorder, "weir_usage_records_waiting", &[]),
             polls_changed: count("weir_plan_polls_total", "answer", "changed"),
             polls_unchanged: count("weir_plan_polls_total", "answer", "unchanged"),
             plan_changes: counter(&recorder, "weir_plan_changes_total", &[]),
@@ -327,6 +360,11 @@ impl AdapterMetrics {
     /// Whether another installation has the same controller name.
     pub fn rivals(&self) -> Gauge {
         gauge(&self.recorder, "weir_kubernetes_rival_installs", &[])
+    }
+
+    /// Whether the store of usage records works.
+    pub fn usage_store_up(&self) -> Gauge {
+        gauge(&self.recorder, "weir_usage_store_up", &[])
     }
 
     /// The number of Gateways that filters name but that do not exist.

@@ -3,6 +3,7 @@
 use crate::admin::access::ApiAccess;
 use crate::admin::http::Pages;
 use crate::admin::module::Modules;
+use crate::admin::usage::UsageReports;
 use crate::cli::{ServeArgs, Storage};
 use crate::grpc::limiter::Limiter;
 use crate::grpc::workers::Workers;
@@ -21,6 +22,8 @@ use crate::policies::filters::Filters;
 use crate::policies::publish::Publish;
 use crate::policies::sources::{Missing, Sources};
 use crate::policies::watch::watch as watch_files;
+use crate::usage::recorder::{UsageRecorder, expire};
+use crate::usage::store;
 use crate::warnings::webhook::{Attempts, Webhook, WebhookQueue};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -80,6 +83,9 @@ pub enum ServeError {
     /// The webhook is unusable.
     #[error("--webhook {0}")]
     Webhook(String),
+    /// The store of usage records is unusable.
+    #[error("--usage: {0}")]
+    Usage(String),
     /// A server ended unexpectedly.
     #[error("{0} ended: {1}")]
     Ended(&'static str, String),
@@ -95,6 +101,7 @@ impl Serving {
         let metrics = Arc::new(metrics);
         let policies = PolicyOrigin::open(config, &metrics).await?;
         let ledger = ledger(config)?;
+        let (recorder, writing) = recorder(config, &metrics)?.unzip();
         let (publish, in_force) = watch::channel(Arc::default());
         let (drain, draining) = watch::channel(false);
         let (grpc_listener, grpc) = listen(config.grpc_listen).await?;
@@ -107,8 +114,10 @@ impl Serving {
         let limiter = Limiter::new(Arc::clone(&ledger), in_force.clone(), Arc::clone(&metrics));
         let limiter = limiter.with_webhook(queue);
         let observers = limiter.observers();
+        let with_filters = Arc::clone(&filters);
         let routes =
-            server::routes(limiter, &workers, &in_force, &draining, &metrics, Arc::clone(&filters)).await;
+            server::routes(limiter, &workers, &in_force, &draining, &metrics, with_filters, recorder.clone());
+        let routes = routes.await;
         let routes = routes.map_err(|error| ServeError::Reflection(error.to_string()))?;
         let (audit, records) = AuditTrail::new();
         let pages = Pages {
@@ -120,18 +129,30 @@ impl Serving {
             modules,
             observers,
             access: ApiAccess::new(http, config.admin_token_file.clone()),
+            usage: recorder.clone().map(UsageReports::new),
             audit: if policies.is_of_cluster() { audit } else { AuditTrail::default() },
         };
         pages.access.log();
         let mut servers = JoinSet::new();
-        let publish =
-            Publish { to: publish, known, metrics: Arc::clone(&metrics), ledger: Arc::clone(&ledger) };
+        let publish = Publish {
+            to: publish,
+            known,
+            metrics: Arc::clone(&metrics),
+            ledger: Arc::clone(&ledger),
+            records_usage: recorder.is_some(),
+        };
         let following = policies.follow(publish, &filters, &draining, records, &mut servers);
         servers
             .spawn(ended("the gRPC server", server::serve(grpc_listener, tls, routes, draining, are_known)));
         servers.spawn(ended("the HTTP server", pages.serve(http_listener)));
         let looking_after = tokio::spawn(workers.look_after(Arc::clone(&metrics)));
-        let upkeep = vec![following, looking_after, tokio::spawn(sweep(ledger, metrics))];
+        let mut upkeep = vec![following, looking_after];
+        upkeep.extend(writing.map(tokio::spawn));
+        if let (Some(recorder), Some(days)) = (recorder, config.usage.retention()) {
+            let store = Arc::clone(recorder.store());
+            upkeep.push(tokio::spawn(expire(store, days, Arc::clone(&metrics))));
+        }
+        upkeep.push(tokio::spawn(sweep(ledger, metrics)));
         tracing::info!(%grpc, %http, "serving");
         let webhook = webhook.map(|webhook| tokio::spawn(webhook.deliver()));
         Ok(Self { grpc, http, drain, servers, upkeep, webhook })
@@ -255,6 +276,20 @@ fn ledger(config: &ServeArgs) -> Result<Arc<dyn Ledger>, ServeError> {
             Arc::new(ledger.map_err(ServeError::Storage)?)
         }
     })
+}
+
+/// Opens the store of usage records. Returns the recorder and its task. A database server does not have to be
+/// reachable yet.
+fn recorder(
+    config: &ServeArgs,
+    metrics: &Arc<AdapterMetrics>,
+) -> Result<Option<(Arc<UsageRecorder>, impl Future<Output = ()> + Send + 'static)>, ServeError> {
+    let Some(access) = config.usage.access().map_err(|error| ServeError::Usage(error.to_string()))? else {
+        return Ok(None);
+    };
+    let store = store::open(&access).map_err(|error| ServeError::Usage(error.to_string()))?;
+    let (recorder, writing) = UsageRecorder::new(store, config.usage.users(), Arc::clone(metrics));
+    Ok(Some((Arc::new(recorder), writing)))
 }
 
 fn flatten(ended: Result<Result<(), ServeError>, JoinError>) -> Result<(), ServeError> {

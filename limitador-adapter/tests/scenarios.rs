@@ -178,7 +178,7 @@ impl Native {
                 }
                 Effect::Raise(raise) => assert!(self.outbox.raise(raise), "too many raises wait"),
                 Effect::UpstreamFailed(model) => self.health.failed(&model, self.milliseconds()),
-                Effect::Resume | Effect::Record(_) | Effect::Count(_) => {}
+                Effect::Resume | Effect::Record(_) | Effect::RecordUsage(_) | Effect::Count(_) => {}
             }
         }
         if !self.tell().is_empty() {

@@ -9,6 +9,7 @@ mod record;
 mod request_body;
 mod reservation;
 mod response;
+mod settled;
 mod signals;
 mod stored;
 mod unread;
@@ -16,6 +17,7 @@ mod unread;
 pub use event::{Effect, Event};
 pub use record::{ExchangeEnd, UsageRecord};
 pub use request_body::RequestEdit;
+pub use settled::{RecordStamp, SettledRecord};
 
 use crate::health;
 use crate::metric::{DoubtCause, MemoryUse, Metric};
@@ -53,6 +55,14 @@ impl ActivePlan {
         match self {
             Self::Nothing(_) => &[],
             Self::Plan(plan) => plan.rounds(),
+        }
+    }
+
+    /// Whether the adapter keeps records of usage.
+    pub fn records_usage(&self) -> bool {
+        match self {
+            Self::Nothing(_) => false,
+            Self::Plan(plan) => plan.records_usage(),
         }
     }
 
@@ -228,11 +238,11 @@ impl Exchange {
             if !responding.head.switches_protocols() && responding.reservation.reads(&self.in_force))
     }
 
-    /// Whether the exchange is running and reported to Envoy's access log.
+    /// Whether the exchange is running and reported to Envoy's access log or recorded by the adapter.
     pub fn is_reported(&self) -> bool {
         match &self.state {
-            State::Waiting(reservation) | State::Admitted(reservation) => reservation.reporting.is_some(),
-            State::Responding(responding) => responding.reservation.reporting.is_some(),
+            State::Waiting(reservation) | State::Admitted(reservation) => reservation.is_reported(),
+            State::Responding(responding) => responding.reservation.is_reported(),
             State::New | State::Reading { .. } | State::Over => false,
         }
     }
@@ -352,6 +362,9 @@ impl Exchange {
             let mut reservation =
                 Reservation::new(id, plan, judgement, &facts, bodiless, reporting, &self.memory);
             reservation.is_warm_up = self.is_warm_up;
+            if plan.records_usage() {
+                reservation.keep_record(&facts);
+            }
             if !reservation.has_room_for(0) {
                 let denial = refusal::overloaded(reservation.dialect);
                 effects.extend([refused_memory(MemoryUse::Holds), Effect::Deny(denial)]);

@@ -8,7 +8,8 @@ use protocol::call::{self, CallFailure};
 use protocol::wire::kuadrant::service::ratelimit::v1::CommitResponse;
 use std::collections::{BTreeMap, VecDeque};
 
-/// Ends one reservation: an encoded `CommitRequest`.
+/// Ends one reservation: an encoded `CommitRequest`. In an outbox of usage records, it is an encoded
+/// `SettledUsage`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settlement(pub(crate) Vec<u8>);
 

@@ -12,6 +12,7 @@ mod upgrade;
 
 pub use upgrade::{Upgrade, judge_upgrade};
 
+use crate::exchange::SettledRecord;
 use crate::exchange::{ActivePlan, ReservationId};
 use crate::metric::{MemoryUse, Metric};
 use crate::outbox::{Raise, Settlement};
@@ -25,7 +26,7 @@ use protocol::call::CallFailure;
 use protocol::wire::kuadrant::service::ratelimit::v1::ReserveResponse;
 
 /// An action for the shell.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum SocketEffect {
     /// Send this call's message to the adapter's `Reserve`, and pass the reply to [`Socket::reply`].
     Reserve { call: u64, message: Vec<u8> },
@@ -35,6 +36,8 @@ pub enum SocketEffect {
     Raise(Raise),
     /// An upstream of this model failed.
     UpstreamFailed(String),
+    /// Complete this record and send it to the adapter.
+    RecordUsage(Box<SettledRecord>),
     /// Count this metric.
     Count(Metric),
 }

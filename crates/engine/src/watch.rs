@@ -200,10 +200,10 @@ pub fn compile(answer: &GetPlanResponse, access: BodyAccess) -> Result<Plan, Vec
     }
     match &answer.placement {
         _ if !mistakes.is_empty() => Err(mistakes),
-        None => Ok(Plan::new(policies).with_body(access)),
+        None => Ok(Plan::new(policies).with_body(access).recording_usage(answer.records_usage)),
         Some(placement) => {
             let routes = Routes::compile(placement, policies.len())?;
-            Ok(Plan::placed(policies, routes).with_body(access))
+            Ok(Plan::placed(policies, routes).with_body(access).recording_usage(answer.records_usage))
         }
     }
 }
@@ -360,7 +360,12 @@ mod tests {
 
     #[test]
     fn a_policy_that_cannot_be_read_is_named_by_its_place() {
-        let answer = GetPlanResponse { version: "a".into(), policies: vec![b"{".to_vec()], placement: None };
+        let answer = GetPlanResponse {
+            version: "a".into(),
+            policies: vec![b"{".to_vec()],
+            placement: None,
+            records_usage: false,
+        };
         let mistakes = compile(&answer, BodyAccess::None).unwrap_err();
         assert_eq!(mistakes[0].path, "policies[0]");
         assert!(mistakes[0].message.starts_with("no JSON: "), "{}", mistakes[0]);

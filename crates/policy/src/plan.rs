@@ -48,6 +48,8 @@ pub struct Plan {
     answer_headers: Vec<String>,
     signal_headers: Vec<String>,
     body: BodyAccess,
+    /// Whether the adapter keeps records of usage.
+    records_usage: bool,
     /// The JSON pointers of all expressions into requests.
     pointers: Vec<String>,
     /// The JSON pointers of all expressions into responses, and those of the policies' custom formats.
@@ -122,6 +124,7 @@ impl Plan {
             answer_headers,
             signal_headers,
             body,
+            records_usage: false,
             pointers,
             answered,
             outputs: None,
@@ -160,6 +163,16 @@ impl Plan {
     pub fn learning(mut self, outputs: LearnedOutputs) -> Self {
         self.outputs = Some(outputs);
         self
+    }
+
+    /// Sets whether the adapter keeps records of usage.
+    pub fn recording_usage(self, records_usage: bool) -> Self {
+        Self { records_usage, ..self }
+    }
+
+    /// Whether the adapter keeps records of usage.
+    pub fn records_usage(&self) -> bool {
+        self.records_usage
     }
 
     /// Returns the stored result that a request reads, if tokens or money are counted: its creator may have

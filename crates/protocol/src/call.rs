@@ -5,6 +5,7 @@ use crate::wire::envoy::extensions::common::ratelimit::v3::DeferredCharge;
 use crate::wire::kuadrant::service::ratelimit::v1::{
     CommitRequest, ParkedResult, RaisedHolds, ReserveRequest, SeenResult,
 };
+use crate::wire::weir::v1::SettledUsage;
 use prost::Message;
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint};
 use std::time::Duration;
@@ -184,6 +185,11 @@ pub fn add_seen(call: &mut Vec<u8>, seen: SeenResult) {
     append(&CommitRequest { seen: vec![seen], ..Default::default() }, call);
 }
 
+/// Encodes a [`SettledUsage`]. Further ones are added with [`add_further`].
+pub fn record(usage: &SettledUsage) -> Vec<u8> {
+    usage.encode_to_vec()
+}
+
 /// Encodes a [`RaisedHolds`] with the totals to hold.
 pub fn raise<'a>(id: &str, items: impl Iterator<Item = Item<'a>>) -> Vec<u8> {
     let mut raised = Vec::with_capacity(capacity(&items));
@@ -199,7 +205,7 @@ pub fn add_raised(call: &mut Vec<u8>, raised: &[u8]) {
     put_bytes(103, raised, call);
 }
 
-/// Adds an encoded [`CommitRequest`] to another one's `further`.
+/// Adds an encoded [`CommitRequest`] or [`SettledUsage`] to another one's `further`.
 pub fn add_further(call: &mut Vec<u8>, commit: &[u8]) {
     put_bytes(100, commit, call);
 }

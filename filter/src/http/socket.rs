@@ -2,6 +2,7 @@
 
 use crate::caller::{Caller, ReserveReply, Waiting};
 use crate::host;
+use crate::record;
 use crate::reserve;
 use crate::shared::{RESERVE, Shared};
 use engine::exchange::{ActivePlan, ReservationId};
@@ -22,6 +23,8 @@ pub struct SocketContext {
     /// While paused, Envoy buffers a placeholder of one byte, and the socket keeps the held-back bytes. So
     /// the memory budget limits them, and not Envoy's buffer limit.
     is_paused: bool,
+    /// For usage records. Empty if the adapter keeps none.
+    request_id: String,
     /// The calls that wait for the adapter.
     calls: Vec<Rc<RefCell<SocketCall>>>,
 }
@@ -38,6 +41,8 @@ const PLACEHOLDER: &[u8] = &[0];
 
 impl SocketContext {
     pub fn new(id: u32, shared: &Rc<Shared>, socket: Socket) -> Rc<RefCell<Self>> {
+        let records = shared.in_force().records_usage();
+        let request_id = if records { record::request_id() } else { String::new() };
         Rc::new_cyclic(|context: &Weak<RefCell<Self>>| {
             RefCell::new(Self {
                 id,
@@ -45,6 +50,7 @@ impl SocketContext {
                 shared: Rc::clone(shared),
                 socket,
                 is_paused: false,
+                request_id,
                 calls: Vec::new(),
             })
         })
@@ -152,6 +158,9 @@ impl SocketContext {
                 SocketEffect::Raise(raise) => self.shared.raise(raise),
                 SocketEffect::UpstreamFailed(model) => {
                     self.shared.health.borrow_mut().failed(&model, self.shared.now());
+                }
+                SocketEffect::RecordUsage(record) => {
+                    record::send_call(&self.shared, &self.request_id, *record)
                 }
                 SocketEffect::Count(count) => self.shared.metrics.count(&count),
             }

@@ -129,7 +129,7 @@ fn position(key: &Key) -> String {
     json!([*key.limit, key.unit.name(), window_name(&key.window), *key.counters]).to_string()
 }
 
-fn percent_encoded(text: &str) -> String {
+pub fn percent_encoded(text: &str) -> String {
     let mut encoded = String::new();
     for byte in text.bytes() {
         match byte {

@@ -3,6 +3,7 @@
 use crate::admin::access::{ApiAccess, guard, guard_change};
 use crate::admin::counters;
 use crate::admin::module::{Module, Modules};
+use crate::admin::usage::{self, UsageReports};
 use crate::grpc::observe::{ObservedReserve, Observers};
 use crate::ledger::moment::Moment;
 use crate::ledger::{CounterReading, Ledger, Unavailable};
@@ -43,6 +44,8 @@ pub struct Pages {
     pub observers: Observers,
     /// Decides who may call `/api/*`.
     pub access: ApiAccess,
+    /// Stores usage records, if the adapter keeps them.
+    pub usage: Option<UsageReports>,
     /// Receives changes of counters.
     pub audit: AuditTrail,
 }
@@ -64,6 +67,7 @@ impl Pages {
             .route("/counters", get(counters::list))
             .route("/counters/reset", post(counters::reset).layer(needs_token.clone()))
             .route("/counters/grant", post(counters::grant).layer(needs_token))
+            .route("/usage", get(usage::totals))
             .route("/policies", get(policies))
             .route("/watch", get(watched))
             .fallback(|| async { StatusCode::NOT_FOUND })
@@ -111,11 +115,18 @@ async fn ready(State(pages): State<Pages>, RawQuery(query): RawQuery) -> Respons
     if !*pages.known.borrow() {
         return (StatusCode::SERVICE_UNAVAILABLE, "the policies are not known yet\n").into_response();
     }
+    // Charging does not depend on the usage store, so an adapter without it stays ready. Everybody may read this,
+    // so the reason is only in the log.
+    let is_away = pages.usage.as_ref().is_some_and(UsageReports::is_away);
+    let ok = || match is_away {
+        true => "ok, but the usage store is unavailable; filters keep their usage records\n".into_response(),
+        false => "ok\n".into_response(),
+    };
     if query.as_deref() == Some(WITHOUT_STORAGE) {
-        return "ok\n".into_response();
+        return ok();
     }
     match pages.ledger.ready().await {
-        Ok(()) => "ok\n".into_response(),
+        Ok(()) => ok(),
         Err(error) => unavailable(&error),
     }
 }

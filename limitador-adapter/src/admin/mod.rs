@@ -5,3 +5,4 @@ pub mod access;
 pub mod counters;
 pub mod http;
 pub mod module;
+pub mod usage;

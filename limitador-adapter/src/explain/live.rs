@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 /// The maximum length of an adapter's response.
-const MAX_ANSWER: u64 = 8 << 20;
+const MAX_ANSWER: u64 = 64 << 20;
 
 /// Waits for the next request.
 pub async fn next(asked: &ExplainArgs) -> Result<ObservedReserve, Unexplained> {

@@ -7,13 +7,15 @@ use crate::grpc::services::kuadrant::service::ratelimit::v1::rate_limit_service_
 use crate::grpc::services::weir::v1::usage_service_server::UsageService;
 use crate::ledger::Unavailable;
 use crate::ledger::moment::Moment;
+use crate::usage::recorder::{RecordError, UsageRecorder};
 use metrics::Histogram;
 use protocol::wire::envoy::service::ratelimit::v3::{RateLimitRequest, RateLimitResponse};
 use protocol::wire::kuadrant::service::ratelimit::v1::{
     CommitRequest, CommitResponse, ReserveRequest, ReserveResponse,
 };
-use protocol::wire::weir::v1::{GetUsageRequest, GetUsageResponse};
+use protocol::wire::weir::v1::{GetUsageRequest, GetUsageResponse, RecordUsageResponse, SettledUsage};
 use std::sync::Arc;
+use std::time::Instant;
 use tonic::{Request, Response, Status};
 
 type CallResult<T> = Result<Response<T>, Status>;
@@ -26,6 +28,8 @@ pub struct RateLimits {
     report: Histogram,
     should: Histogram,
     usage: Histogram,
+    record: Histogram,
+    recorder: Option<Arc<UsageRecorder>>,
 }
 
 impl RateLimits {
@@ -35,7 +39,13 @@ impl RateLimits {
         let (reserve, commit) = (latency("Reserve"), latency("Commit"));
         let (check, report) = (latency("CheckRateLimit"), latency("Report"));
         let (should, usage) = (latency("ShouldRateLimit"), latency("GetUsage"));
-        Self { limiter, reserve, commit, check, report, should, usage }
+        let record = latency("RecordUsage");
+        Self { limiter, reserve, commit, check, report, should, usage, record, recorder: None }
+    }
+
+    /// Stores usage records with this recorder.
+    pub fn recording_usage(self, recorder: Option<Arc<UsageRecorder>>) -> Self {
+        Self { recorder, ..self }
     }
 
     /// Handles a Reserve after the commits that it carries, and records the latency.
@@ -108,6 +118,29 @@ impl UsageService for RateLimits {
         let answered = self.limiter.usage(request, now).await;
         self.usage.record(now.instant.elapsed());
         Ok(Response::new(answered?))
+    }
+
+    async fn record_usage(&self, request: Request<SettledUsage>) -> CallResult<RecordUsageResponse> {
+        // The filter's plan may come from another replica. That replica can store the record.
+        let Some(recorder) = &self.recorder else {
+            return Err(Status::aborted("this adapter stores no usage records; use --usage"));
+        };
+        let started = Instant::now();
+        let answered = recorder.record(request.into_inner()).await;
+        self.record.record(started.elapsed());
+        Ok(Response::new(answered?))
+    }
+}
+
+/// Envoy counts UNAVAILABLE and other codes like 5xx as failures of the adapter. After a few of them, it would
+/// eject the adapter, and Reserves would fail because of a database that they do not need.
+impl From<RecordError> for Status {
+    fn from(error: RecordError) -> Self {
+        match error {
+            RecordError::TooMany => Self::invalid_argument(error.to_string()),
+            RecordError::Full => Self::resource_exhausted(error.to_string()),
+            RecordError::Store(_) | RecordError::Late => Self::aborted(error.to_string()),
+        }
     }
 }
 

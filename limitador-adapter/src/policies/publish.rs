@@ -19,13 +19,15 @@ pub struct Publish {
     pub metrics: Arc<AdapterMetrics>,
     /// Stores the counters. Each limit has a share of its memory.
     pub ledger: Arc<dyn Ledger>,
+    /// Whether filters send usage records.
+    pub records_usage: bool,
 }
 
 impl Publish {
     /// Puts collected policies into force.
     pub fn publish(&self, collected: CollectedPolicies) {
         let current = Arc::clone(&self.to.borrow());
-        let next = comes_into_force(collected, &current, &self.metrics);
+        let next = comes_into_force(collected, &current, self.records_usage, &self.metrics);
         self.ledger.share_among(next.counting_limits());
         self.to.send_replace(next);
         self.known.send_replace(true);
@@ -36,9 +38,10 @@ impl Publish {
 fn comes_into_force(
     collected: CollectedPolicies,
     before: &PolicySnapshot,
+    records_usage: bool,
     metrics: &AdapterMetrics,
 ) -> Arc<PolicySnapshot> {
-    let now = PolicySnapshot::new(collected, metrics);
+    let now = PolicySnapshot::new(collected, metrics).recording_usage(records_usage);
     let told: HashSet<_> =
         before.entries.iter().flat_map(|entry| entry.messages().collect::<Vec<_>>()).collect();
     for message in now.entries.iter().flat_map(|entry| entry.messages().collect::<Vec<_>>()) {

@@ -21,6 +21,8 @@ pub struct PolicySnapshot {
     /// The limits with a `counterKey`, by their counters' name.
     counted: HashMap<Arc<str>, Arc<str>>,
     plans: Option<HashMap<String, GatewayPlan>>,
+    /// Whether filters send usage records.
+    records_usage: bool,
     /// The reports about all sources, including errors.
     pub entries: Vec<PolicyReport>,
 }
@@ -90,7 +92,12 @@ impl PolicySnapshot {
         // If several policies share a counter, the first one by name is shown.
         named.sort_by(|a, b| b.key.cmp(&a.key));
         let counted = named.iter().map(|limit| (Arc::clone(&limit.counted_as), Arc::clone(&limit.key)));
-        Self { policies, counted: counted.collect(), limits, entries, plans }
+        Self { policies, counted: counted.collect(), limits, entries, plans, records_usage: false }
+    }
+
+    /// Sets whether filters send usage records.
+    pub fn recording_usage(self, records_usage: bool) -> Self {
+        Self { records_usage, ..self }
     }
 
     /// Returns the limit with the name "NAMESPACE/POLICY/LIMIT".
@@ -166,7 +173,8 @@ impl PolicySnapshot {
         self.entries.iter().filter(|entry| !entry.mistakes.is_empty()).count()
     }
 
-    /// Returns the version of a gateway's plan. Identical policies always have the same version.
+    /// Returns the version of a gateway's plan. Identical policies have the same version, except that the version
+    /// also tells whether usage is recorded.
     pub fn version(&self, gateway: &GatewaySelector<'_>, reader: PlanReader) -> String {
         self.version_of(&self.planned(gateway, reader))
     }
@@ -179,6 +187,10 @@ impl PolicySnapshot {
         };
         policies.iter().for_each(|policy| part(&policy.json));
         placement.iter().for_each(|placement| part(&placement.encode_to_vec()));
+        // Without records, the version is the same as that of adapters that cannot keep any.
+        if self.records_usage {
+            part(b"records usage");
+        }
         let digest: [u8; 32] = hasher.finalize().into();
         let [a, b, c, d, e, f, g, h, ..] = digest;
         format!("{:016x}", u64::from_be_bytes([a, b, c, d, e, f, g, h]))
@@ -191,7 +203,7 @@ impl PolicySnapshot {
         let planned = self.planned(gateway, reader);
         let version = self.version_of(&planned);
         let policies = planned.0.iter().map(|policy| policy.json.to_vec()).collect();
-        GetPlanResponse { version, policies, placement: planned.1 }
+        GetPlanResponse { version, policies, placement: planned.1, records_usage: self.records_usage }
     }
 
     fn planned(

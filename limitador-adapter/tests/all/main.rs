@@ -24,6 +24,7 @@ mod server;
 mod storages;
 mod stored;
 mod stream;
+mod usage_records;
 mod warnings;
 mod watching;
 mod webhook;

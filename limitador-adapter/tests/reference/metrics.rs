@@ -42,6 +42,7 @@ fn exported() -> BTreeSet<String> {
     let metrics = AdapterMetrics::new().unwrap();
     metrics.last_heard("gateways").set(1.0);
     metrics.rivals().set(0.0);
+    metrics.usage_store_up().set(1.0);
     metrics.unknown_gateways().set(0.0);
     metrics.refused("p", "l").increment(1);
     metrics.excused("p", "l").increment(1);

@@ -92,6 +92,16 @@ load_assignment:
 {{- toYaml (merge (deepCopy $given) $defaults) -}}
 {{- end }}
 
+{{- /* Not empty if usage records are kept; `files` if the adapter reads files for them. */ -}}
+{{- define "weir.usage" -}}
+{{- with .Values.usage -}}
+{{- if and .url .urlSecret }}{{ fail "usage has both url and urlSecret: which PostgreSQL?" }}{{ end -}}
+{{- if and .passwordSecret (not .url) (not .urlSecret) }}{{ fail "usage.passwordSecret is set, but neither usage.url nor usage.urlSecret" }}{{ end -}}
+{{- if and .url (not (regexMatch "^postgres(ql)?://" .url)) }}{{ fail "usage.url must be postgres://USER@HOST[:PORT]/DATABASE" }}{{ end -}}
+{{- if or .url .urlSecret }}{{ ternary "files" "true" (or (not (empty .passwordSecret)) (not (empty .caSecret))) }}{{ end -}}
+{{- end -}}
+{{- end }}
+
 {{- define "weir.redisUrl" -}}
 {{- $redis := .Values.storage.redis -}}
 {{- if $redis.deploy -}}

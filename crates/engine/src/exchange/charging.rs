@@ -78,6 +78,7 @@ impl Reservation {
         };
         effects.append(&mut counts);
         effects.extend(self.record(told.0, told.1, code, &charges));
+        effects.extend(self.settled_record(told.0, told.1, (code, finished), &charges));
         if self.counts_tokens() {
             effects.push(Effect::Count(Metric::Usage(told.1)));
         }

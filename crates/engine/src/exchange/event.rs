@@ -2,6 +2,7 @@
 
 use super::RequestEdit;
 use super::record::UsageRecord;
+use super::settled::SettledRecord;
 use crate::metric::Metric;
 use crate::outbox::{Raise, Settlement};
 use crate::refusal::{Denial, HeaderList};
@@ -66,7 +67,7 @@ pub enum Event<'a> {
 }
 
 /// What the shell must do, in order. An exchange has no other effects.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Effect {
     /// Pause the request until this many bytes of its body, or all of it, have arrived. Then pass them to the
     /// exchange.
@@ -103,6 +104,8 @@ pub enum Effect {
     UpstreamFailed(String),
     /// Write this to Envoy's filter state when the exchange is logged.
     Record(Box<UsageRecord>),
+    /// Complete this record and send it to the adapter. Nothing waits for it.
+    RecordUsage(Box<SettledRecord>),
     /// Count this metric.
     Count(Metric),
 }

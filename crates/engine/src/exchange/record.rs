@@ -41,6 +41,18 @@ pub enum ExchangeEnd {
     Cut,
 }
 
+impl ExchangeEnd {
+    /// The name in the access log and in usage records, for a response with this status.
+    pub(super) fn name(self, code: u16) -> &'static str {
+        match self {
+            Self::ClientLeft => "client_disconnect",
+            Self::Cut => "upstream_error",
+            Self::Complete if code >= 400 => "upstream_error",
+            Self::Complete => "ok",
+        }
+    }
+}
+
 impl UsageRecord {
     /// Its size in bytes.
     pub fn size(&self) -> usize {
@@ -50,13 +62,7 @@ impl UsageRecord {
 
     /// Returns the names and values of the record.
     pub fn fields(&self, end: ExchangeEnd) -> Vec<(&'static str, String)> {
-        let status = match end {
-            _ if self.is_refused => "refused",
-            ExchangeEnd::ClientLeft => "client_disconnect",
-            ExchangeEnd::Cut => "upstream_error",
-            ExchangeEnd::Complete if self.code >= 400 => "upstream_error",
-            ExchangeEnd::Complete => "ok",
-        };
+        let status = if self.is_refused { "refused" } else { end.name(self.code) };
         let mut fields = vec![("status", status.to_owned()), ("source", self.source.name().to_owned())];
         fields.extend(self.model.clone().map(|model| ("model", model)));
         fields.extend(self.streams.map(|streams| ("stream", streams.to_string())));

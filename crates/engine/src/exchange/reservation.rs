@@ -2,6 +2,7 @@
 
 use super::Effect;
 use super::record;
+use super::settled::RecordedRequest;
 use super::signals::ExceededLimits;
 use super::stored::{CreatedResult, ResultRole};
 use crate::metric::UsageSource;
@@ -48,6 +49,8 @@ pub(super) struct Reservation {
     pub(super) reporting: Option<UsageReporting>,
     /// The model for that report.
     pub(super) reported_model: Option<String>,
+    /// What a usage record needs, if the adapter keeps records.
+    pub(super) recorded: Option<RecordedRequest>,
     /// Weir asked the provider for the stream's usage; the client did not.
     pub(super) usage_unasked: bool,
     /// Whether the client asked for the stream's usage.
@@ -114,6 +117,7 @@ impl Reservation {
             lesson: lesson.map(Box::new),
             reporting,
             reported_model,
+            recorded: None,
             usage_unasked,
             tells_usage: false,
             streams,
@@ -133,6 +137,11 @@ impl Reservation {
     /// Returns whether the stream is cut when a limit runs out of room.
     pub(super) fn is_cut(&self) -> bool {
         !self.is_message && !self.tokenless && self.holds.iter().any(Hold::is_cut)
+    }
+
+    /// Whether the exchange is reported to Envoy's access log or recorded by the adapter.
+    pub(super) fn is_reported(&self) -> bool {
+        self.reporting.is_some() || self.recorded.is_some()
     }
 
     /// Returns the id that the adapter knows.
@@ -160,6 +169,7 @@ impl Reservation {
             texts.fold(size_of::<Hold>().saturating_add(64), usize::saturating_add)
         });
         let models = self.model.iter().chain(&self.reported_model).map(String::len);
+        let models = models.chain(self.recorded.iter().map(RecordedRequest::size));
         let model = models.fold(0, usize::saturating_add);
         let lesson = self.lesson.as_ref().map_or(0, |lesson| lesson.size());
         let statuses = self.statuses.len().saturating_mul(STATUS);

@@ -81,6 +81,10 @@ metrics! {
         "Charges that had to be sent again.";
     COMMITS_DROPPED = counter "weir_commits_dropped" []
         "Charges that were given up because the queue was full or the adapter rejected them. This usage is lost.";
+    RECORDS_RETRIED = counter "weir_usage_records_retried" []
+        "Usage records that had to be sent again, because the adapter or its store did not accept them.";
+    RECORDS_DROPPED = counter "weir_usage_records_dropped" []
+        "Usage records that were given up because the queue was full or the adapter rejected them. Charges are not affected.";
     MEMORY_REFUSED = counter "weir_memory_refused" ["for"]
         "Allocations beyond the memory budget: `facts` (a `cost` or `onExceeded` is evaluated without them), `request_body` (estimated by its length), `response_body` (charged by its bytes), `usage_chunk` (the client gets it), `holds` (the request is refused with 503).";
     MEMORY = gauge "weir_memory_bytes" []

@@ -185,6 +185,7 @@ impl Call {
                 Effect::Raise(raise) => effects.push(SocketEffect::Raise(raise)),
                 Effect::UpstreamFailed(model) => effects.push(SocketEffect::UpstreamFailed(model)),
                 Effect::Count(count) => effects.push(SocketEffect::Count(count)),
+                Effect::RecordUsage(record) => effects.push(SocketEffect::RecordUsage(record)),
                 // The calls of a WebSocket have no entries of their own in the access log.
                 Effect::Record(_) => {}
                 // A message arrives as a whole, has no headers, and is not cut.

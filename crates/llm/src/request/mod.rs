@@ -64,6 +64,21 @@ pub enum Dialect {
     Unknown,
 }
 
+impl Dialect {
+    /// Returns the name in usage records, if the API is known.
+    pub fn name(self) -> Option<&'static str> {
+        match self {
+            Self::OpenAi => Some("openai"),
+            Self::Anthropic => Some("anthropic"),
+            Self::Gemini => Some("gemini"),
+            Self::Bedrock => Some("bedrock"),
+            Self::Cohere => Some("cohere"),
+            Self::Ollama => Some("ollama"),
+            Self::Unknown => None,
+        }
+    }
+}
+
 /// The kind of call.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Operation {

@@ -1,0 +1,133 @@
+//! The record of a settled exchange, for an adapter that keeps such records.
+
+use super::Effect;
+use super::record::{ExchangeEnd, shortened};
+use super::reservation::Reservation;
+use crate::metric::UsageSource;
+use crate::outbox::Settlement;
+use expression::facts::Facts;
+use llm::response::Usage;
+use policy::model::Unit;
+use policy::plan::Hold;
+use protocol::call;
+use protocol::wire::weir::v1::{ChargedLimit, CounterValue, SettledUsage};
+
+/// The parts of a record that are known when the request is judged.
+#[derive(Debug)]
+pub(super) struct RecordedRequest {
+    provider: &'static str,
+    model: String,
+}
+
+/// A record without the parts that only the shell knows.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SettledRecord {
+    usage: SettledUsage,
+    /// The response's status, or 0 if there was none.
+    code: u16,
+    /// Whether the response ended normally.
+    is_finished: bool,
+}
+
+/// What the shell adds to a record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecordStamp {
+    pub end: ExchangeEnd,
+    /// The time in milliseconds of Unix time.
+    pub time: u64,
+    pub gateway: String,
+    pub route: String,
+    pub request_id: String,
+    /// From the request to the response's first byte, in milliseconds.
+    pub first_byte: Option<u64>,
+    /// From the request to the end, in milliseconds.
+    pub duration: Option<u64>,
+}
+
+impl RecordedRequest {
+    pub(super) fn new(facts: &Facts) -> Self {
+        let model = facts.model().map(|model| shortened(&model)).unwrap_or_default();
+        Self { provider: facts.dialect().name().unwrap_or_default(), model }
+    }
+
+    pub(super) fn size(&self) -> usize {
+        self.model.len()
+    }
+}
+
+impl SettledRecord {
+    /// Whether the response ended normally.
+    pub fn is_finished(&self) -> bool {
+        self.is_finished
+    }
+
+    /// Completes the record. It is sent to the adapter like a settlement.
+    pub fn stamped(self, stamp: RecordStamp) -> Settlement {
+        let RecordStamp { end, time, gateway, route, request_id, first_byte, duration } = stamp;
+        let (status, request_id) = (end.name(self.code).to_owned(), shortened(&request_id));
+        Settlement(call::record(&SettledUsage {
+            time_ms: time,
+            gateway,
+            route: shortened(&route),
+            request_id,
+            status,
+            first_byte_ms: first_byte,
+            duration_ms: duration,
+            ..self.usage
+        }))
+    }
+}
+
+impl Reservation {
+    /// Keeps what a record of the exchange needs.
+    pub(super) fn keep_record(&mut self, facts: &Facts) {
+        self.recorded = Some(RecordedRequest::new(facts));
+    }
+
+    /// The record of the exchange, with the charge of each hold. A request that only reads a stored result
+    /// settles nothing.
+    pub(super) fn settled_record(
+        &self,
+        usage: Usage,
+        source: UsageSource,
+        (code, is_finished): (u16, bool),
+        charges: &[u64],
+    ) -> Option<Effect> {
+        let RecordedRequest { provider, model } =
+            self.recorded.as_ref().filter(|_| !self.holds.is_empty())?;
+        let charged = || self.holds.iter().zip(charges.iter().copied());
+        let money = charged().filter(|(hold, _)| hold.rate.rate.unit == Unit::Usd).map(|(_, charge)| charge);
+        let Usage { input, cached, cache_write, output, reasoning, total, .. } = usage;
+        let usage = SettledUsage {
+            id: self.id().to_owned(),
+            limits: charged().map(|(hold, charge)| charged_limit(hold, charge)).collect(),
+            provider: (*provider).to_owned(),
+            model: model.clone(),
+            source: source.name().to_owned(),
+            input,
+            cached,
+            cache_write,
+            output,
+            reasoning,
+            total,
+            micro_usd: money.max(),
+            ..SettledUsage::default()
+        };
+        Some(Effect::RecordUsage(Box::new(SettledRecord { usage, code, is_finished })))
+    }
+}
+
+/// The counters have the values of the adapter's buckets, so that records can be compared with them.
+fn charged_limit(hold: &Hold, charged: u64) -> ChargedLimit {
+    let counter = |(expression, value): &(String, String)| CounterValue {
+        expression: expression.clone(),
+        value: value.clone(),
+    };
+    ChargedLimit {
+        policy: hold.rate.policy.to_string(),
+        limit: hold.rate.limit.clone(),
+        unit: hold.rate.rate.unit.name().to_owned(),
+        charged,
+        counters: hold.counters.iter().map(counter).collect(),
+    }
+}

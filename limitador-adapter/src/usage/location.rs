@@ -1,0 +1,82 @@
+//! Where records are kept, as given to `--usage`. Errors and `Debug` never repeat any part of a URL.
+
+#[cfg(feature = "postgres")]
+use crate::secret::Secret;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+/// A store of usage records.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum UsageLocation {
+    /// A SQLite file.
+    #[cfg(feature = "sqlite")]
+    Sqlite(PathBuf),
+    /// The URL of a PostgreSQL database.
+    #[cfg(feature = "postgres")]
+    Postgres(Secret),
+}
+
+/// A store and how to log in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UsageAccess {
+    pub location: UsageLocation,
+    /// A file with the password. It is read for each connection.
+    pub password_file: Option<PathBuf>,
+}
+
+/// Why a location cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum UsageLocationError {
+    /// An unknown scheme.
+    #[error("is not a store; use sqlite:PATH or postgres://USER@HOST[:PORT]/DATABASE")]
+    Scheme,
+    #[error("has no path; use sqlite:PATH")]
+    NoPath,
+    #[error("needs a file; a database in memory would lose all records")]
+    InMemory,
+}
+
+impl FromStr for UsageLocation {
+    type Err = UsageLocationError;
+
+    fn from_str(text: &str) -> Result<Self, UsageLocationError> {
+        #[cfg(feature = "sqlite")]
+        if let Some(path) = text.strip_prefix("sqlite:") {
+            return match path.strip_prefix("//").unwrap_or(path) {
+                "" => Err(UsageLocationError::NoPath),
+                path if path.starts_with(":memory:") => Err(UsageLocationError::InMemory),
+                path => Ok(Self::Sqlite(PathBuf::from(path))),
+            };
+        }
+        #[cfg(feature = "postgres")]
+        if text.starts_with("postgres://") || text.starts_with("postgresql://") {
+            return Ok(Self::Postgres(Secret::new(text)));
+        }
+        Err(UsageLocationError::Scheme)
+    }
+}
+
+#[cfg(all(test, feature = "sqlite", feature = "postgres"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn locations() {
+        let sqlite = |path: &str| Ok(UsageLocation::Sqlite(PathBuf::from(path)));
+        assert_eq!("sqlite:/var/lib/weir/usage.db".parse(), sqlite("/var/lib/weir/usage.db"));
+        assert_eq!("sqlite:///var/lib/usage.db".parse(), sqlite("/var/lib/usage.db"));
+        assert_eq!("sqlite:usage.db".parse(), sqlite("usage.db"));
+        let url = "postgres://weir:hunter2@db/usage";
+        assert_eq!(url.parse(), Ok(UsageLocation::Postgres(Secret::new(url))));
+        assert!(!format!("{:?}", url.parse::<UsageLocation>()).contains("hunter2"));
+        for (wrong, error) in [
+            ("sqlite:", UsageLocationError::NoPath),
+            ("sqlite::memory:", UsageLocationError::InMemory),
+            ("mysql://u:hunter2@db", UsageLocationError::Scheme),
+            ("", UsageLocationError::Scheme),
+        ] {
+            assert_eq!(wrong.parse::<UsageLocation>(), Err(error.clone()), "{wrong}");
+            assert!(!error.to_string().contains("hunter2"));
+        }
+    }
+}
