@@ -6,7 +6,7 @@
 //! [`check`] summarises policies, [`explain`] shows their effect on a request, and [`cluster_status`] shows
 //! the state of Weir in a cluster.
 //!
-//! Modules depend on each other in one direction only: `ledger` and `metrics` <- `policies` <- `kubernetes`,
+//! Modules depend on each other in one direction only: `ledger`, `refusals` and `metrics` <- `policies` <- `kubernetes`,
 //! `grpc` <- `admin`, `explain` <- `serve`.
 
 pub mod admin;
@@ -22,5 +22,6 @@ pub mod kubernetes;
 pub mod ledger;
 pub mod metrics;
 pub mod policies;
+pub mod refusals;
 pub mod secret;
 pub mod serve;

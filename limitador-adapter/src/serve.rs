@@ -2,6 +2,7 @@
 
 use crate::admin::access::ApiAccess;
 use crate::admin::http::Pages;
+use crate::admin::live::{Live, LiveSource};
 use crate::admin::module::Modules;
 use crate::cli::{ServeArgs, Storage};
 use crate::grpc::limiter::Limiter;
@@ -100,6 +101,13 @@ impl Serving {
             server::routes(limiter, &workers, &in_force, &draining, &metrics, Arc::clone(&filters)).await;
         let routes = routes.map_err(|error| ServeError::Reflection(error.to_string()))?;
         let (audit, records) = AuditTrail::new();
+        let access = ApiAccess::new(http, config.admin_token_file.clone());
+        let live = Live::new(LiveSource {
+            ledger: Arc::clone(&ledger),
+            in_force: in_force.clone(),
+            metrics: Arc::clone(&metrics),
+            can_change: access.can_change(),
+        });
         let pages = Pages {
             ledger: Arc::clone(&ledger),
             in_force,
@@ -108,7 +116,8 @@ impl Serving {
             known: are_known.clone(),
             modules,
             observers,
-            access: ApiAccess::new(http, config.admin_token_file.clone()),
+            access,
+            live,
             audit: if policies.is_of_cluster() { audit } else { AuditTrail::default() },
         };
         pages.access.log();

@@ -2,7 +2,9 @@
 
 use crate::admin::access::{ApiAccess, guard, guard_change};
 use crate::admin::counters;
+use crate::admin::live::{self, Live};
 use crate::admin::module::{Module, Modules};
+use crate::admin::{page, refused};
 use crate::grpc::observe::{ObservedReserve, Observers};
 use crate::ledger::moment::Moment;
 use crate::ledger::{CounterReading, Ledger, Unavailable};
@@ -11,7 +13,7 @@ use crate::policies::audit::AuditTrail;
 use crate::policies::collection::PolicyReport;
 use crate::policies::snapshot::PolicySnapshot;
 use axum::extract::{self, RawQuery, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -45,6 +47,8 @@ pub struct Pages {
     pub access: ApiAccess,
     /// Receives changes of counters.
     pub audit: AuditTrail,
+    /// Reads the buckets for open pages.
+    pub live: Arc<Live>,
 }
 
 impl Pages {
@@ -64,12 +68,18 @@ impl Pages {
             .route("/counters", get(counters::list))
             .route("/counters/reset", post(counters::reset).layer(needs_token.clone()))
             .route("/counters/grant", post(counters::grant).layer(needs_token))
+            .route("/events", get(live::events))
+            .route("/overview", get(live::overview))
             .route("/policies", get(policies))
+            .route("/refusals", get(refused::refusals))
             .route("/watch", get(watched))
             .fallback(|| async { StatusCode::NOT_FOUND })
-            .layer(axum::middleware::from_fn_with_state(self.access.clone(), guard));
+            .layer(axum::middleware::from_fn_with_state(self.access.clone(), guard))
+            .layer(axum::middleware::map_response(private));
         Router::new()
             .nest("/api", api)
+            .route("/", get(page::index))
+            .route("/page/{*file}", get(page::file))
             .route("/healthz", get(|| async { "ok\n" }))
             .route("/readyz", get(ready))
             .route("/metrics", get(metrics))
@@ -78,6 +88,14 @@ impl Pages {
             .route("/{file}", get(named_module))
             .with_state(self)
     }
+}
+
+/// Browsers do not store answers of the API, and do not guess their type: an error may quote the caller.
+async fn private(mut response: Response) -> Response {
+    let headers = response.headers_mut();
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
 }
 
 async fn module(State(pages): State<Pages>) -> Response {

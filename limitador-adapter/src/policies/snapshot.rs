@@ -99,16 +99,30 @@ impl PolicySnapshot {
     /// Returns the policy, as "NAMESPACE/POLICY", and the limit that a bucket belongs to. If the bucket
     /// belongs to no limit in force, returns its `counterKey` instead of the limit.
     pub fn names_of<'a>(&'a self, key: &'a Key) -> (&'a str, &'a str) {
-        match self.limit_of(key) {
+        self.names_of_counters(&key.limit)
+    }
+
+    /// Like [`Self::names_of`], by [`Key::limit`].
+    pub fn names_of_counters<'a>(&'a self, counted_as: &'a str) -> (&'a str, &'a str) {
+        match self.limit_counted_as(counted_as) {
             Some(limit) => (&*limit.policy, limit.name.as_str()),
-            None => key.limit.rsplit_once('/').unwrap_or(("", &key.limit)),
+            None => counted_as.rsplit_once('/').unwrap_or(("", counted_as)),
         }
     }
 
     /// Returns the limit in force that a bucket belongs to.
     pub fn limit_of(&self, key: &Key) -> Option<&KnownLimit> {
-        self.limit(self.counted.get(&key.limit).unwrap_or(&key.limit))
-            .filter(|limit| limit.counted_as == key.limit)
+        self.limit_counted_as(&key.limit)
+    }
+
+    fn limit_counted_as(&self, counted_as: &str) -> Option<&KnownLimit> {
+        self.limit(self.counted.get(counted_as).map_or(counted_as, |key| key))
+            .filter(|limit| &*limit.counted_as == counted_as)
+    }
+
+    /// Returns the limits in force, in no particular order.
+    pub fn limits(&self) -> impl Iterator<Item = &KnownLimit> {
+        self.limits.values()
     }
 
     /// Returns the counter expressions of a limit, sorted.
