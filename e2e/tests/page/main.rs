@@ -162,7 +162,11 @@ fn without_a_token_it_only_reads() {
 
 #[test]
 fn it_draws_the_usage_records() {
-    let adapter = Adapter::start(&[policy("llm", free(1000))]);
+    let mut limits = free(1000);
+    limits["limits"]["team"] = json!({
+        "counters": [{ "expression": "auth.identity.team" }], "rates": [{ "limit": 1000, "window": "1h" }]
+    });
+    let adapter = Adapter::start(&[policy("llm", limits)]);
     play("usage", &adapter, (None, None), nothing);
 }
 

@@ -24,7 +24,7 @@ pub(super) const PERCENT: u64 = 10_000;
 /// The answer of `/api/overview`.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Overview {
+pub(super) struct Overview<'a> {
     /// The adapter's version.
     version: &'static str,
     /// When the numbers were read.
@@ -41,7 +41,7 @@ pub(super) struct Overview {
     /// The number of calls that were refused during the last hour.
     refused: RefusalsView,
     /// The rates in force, and other rates that still have buckets.
-    rates: Vec<RateOverview>,
+    rates: Vec<RateOverview<'a>>,
     /// The buckets with the largest shares of their maximum.
     closest: Vec<CounterView>,
 }
@@ -59,7 +59,7 @@ struct PolicyCounts {
 /// One rate, and the sums over its buckets.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct RateOverview {
+struct RateOverview<'a> {
     #[serde(flatten)]
     rate: RateView,
     /// Omitted if each request has its own (`limitFrom`).
@@ -69,6 +69,8 @@ struct RateOverview {
     #[serde(skip_serializing_if = "Option::is_none")]
     boundary: Option<&'static str>,
     in_force: bool,
+    /// The expressions of its counters.
+    counters: Vec<&'a str>,
     #[serde(flatten)]
     sums: RateSums,
     /// The number of calls that it refused during the last hour.
@@ -149,8 +151,8 @@ pub(super) struct OverviewInput<'a> {
     pub(super) now: Moment,
 }
 
-impl Overview {
-    pub(super) fn new(readings: &[CounterReading], input: OverviewInput<'_>) -> Self {
+impl<'a> Overview<'a> {
+    pub(super) fn new(readings: &[CounterReading], input: OverviewInput<'a>) -> Self {
         let OverviewInput { in_force, refused, can_change, now } = input;
         let mut rates: HashMap<RateName<'_>, RateSums> = HashMap::new();
         let mut shares = Vec::with_capacity(readings.len());
@@ -164,16 +166,18 @@ impl Overview {
             refused.rates.iter().map(|(rate, counts)| (RateName::from(rate), *counts)).collect();
         let total = |count: fn(&RateSums) -> usize| rates.values().map(count).sum();
         let calls = refused.minutes.iter().fold(CauseCounts::default(), |sum, (_, counts)| sum.plus(*counts));
-        let in_order = sorted_rates(in_force, &rates);
+        let counters = in_force.counters_by_limit();
+        let all = all_rates(in_force, &rates);
         let rate = |name: &RateName<'_>, known: Option<(&KnownLimit, &KnownRate)>| RateOverview {
             rate: name.view(in_force, known.map(|(limit, _)| limit)),
             max: known.and_then(|(_, rate)| rate.max),
             boundary: known.filter(|(limit, _)| limit.is_soft).map(|_| "Soft"),
             in_force: known.is_some(),
+            counters: known.and_then(|(limit, _)| counters.get(&*limit.key).cloned()).unwrap_or_default(),
             sums: rates.get(name).copied().unwrap_or_default(),
             refused: by_rate.get(name).copied().unwrap_or_default().into(),
         };
-        let mut overviews: Vec<_> = in_order.iter().map(|(name, known)| rate(name, *known)).collect();
+        let mut overviews: Vec<_> = all.iter().map(|(name, known)| rate(name, *known)).collect();
         overviews.sort_by(|a, b| a.rate.cmp(&b.rate));
         Self {
             version: env!("CARGO_PKG_VERSION"),
@@ -211,7 +215,7 @@ pub(super) fn top<T>(all: &mut Vec<T>, count: usize, order: impl Fn(&T, &T) -> O
 }
 
 /// Returns the rates in force and those that have buckets.
-fn sorted_rates<'a>(
+fn all_rates<'a>(
     in_force: &'a PolicySnapshot,
     rates: &HashMap<RateName<'a>, RateSums>,
 ) -> Vec<(RateName<'a>, Option<(&'a KnownLimit, &'a KnownRate)>)> {

@@ -125,6 +125,17 @@ impl PolicySnapshot {
         self.limits.values()
     }
 
+    /// Returns the counter expressions of each limit, by "NAMESPACE/POLICY/LIMIT".
+    pub fn counters_by_limit(&self) -> HashMap<String, Vec<&str>> {
+        let limits = self.policies.iter().flat_map(|valid| {
+            valid.policy.limits.iter().map(move |limit| (format!("{}/{}", valid.name, limit.name), limit))
+        });
+        let counters = limits.map(|(name, limit)| {
+            (name, limit.counters.iter().map(|counter| counter.source()).collect::<Vec<_>>())
+        });
+        counters.collect()
+    }
+
     /// Returns the counter expressions of a limit, sorted.
     pub fn counters(&self, key: &str) -> Vec<&str> {
         let limits = self

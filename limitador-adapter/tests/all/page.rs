@@ -160,6 +160,7 @@ async fn the_overview_sums_the_buckets_of_each_rate() {
     let rate = |limit, unit, window, max: u64, sums: Value| {
         let mut rate = json!({
             "policy": "default/llm", "limit": limit, "unit": unit, "window": window, "max": max, "inForce": true, "refused": none,
+            "counters": if limit == "all" { json!([]) } else { json!(["auth.identity.userid"]) },
         });
         rate.as_object_mut().unwrap().extend(sums.as_object().unwrap().clone());
         rate

@@ -44,6 +44,24 @@ export async function get(path, signal) {
   return { data: await response.json(), total: total === null ? undefined : Number(total) };
 }
 
+// The database answers only a few questions about usage at once, so the page asks one after the other.
+let turn = Promise.resolve();
+
+export function getInTurn(path, signal) {
+  const answer = turn.then(async () => {
+    for (let attempt = 0; ; attempt += 1) {
+      try {
+        return await get(path, signal);
+      } catch (error) {
+        if (error.status !== 429 || attempt >= 8) throw error;
+        await pause(500 * (attempt + 1), signal);
+      }
+    }
+  });
+  turn = answer.catch(() => {});
+  return answer;
+}
+
 export async function post(path, body) {
   const headers = { 'content-type': 'application/json' };
   const response = await request(path, { method: 'POST', headers, body: JSON.stringify(body) });
@@ -52,8 +70,13 @@ export async function post(path, body) {
 
 const pause = (milliseconds, signal) =>
   new Promise((resolve) => {
-    const timer = setTimeout(resolve, milliseconds);
-    signal.addEventListener('abort', () => { clearTimeout(timer); resolve(); }, { once: true });
+    const end = () => {
+      clearTimeout(timer);
+      signal.removeEventListener('abort', end);
+      resolve();
+    };
+    const timer = setTimeout(end, milliseconds);
+    signal.addEventListener('abort', end);
   });
 
 // Reads one stream of events to its end. `EventSource` cannot send the token.

@@ -13,8 +13,8 @@ export const html = htm.bind(h);
 const REFRESH = 1_500;
 
 // Follows an answer of the API. `beat` changes whenever there may be a new one. The last answer stays while the next one
-// is on its way.
-export function useAnswer(path, beat) {
+// is on its way. `ask` is how to get it.
+export function useAnswer(path, beat, ask = get) {
   const [state, setState] = useState({});
   const last = useRef({ path: undefined, time: 0, running: false });
   const [again, setAgain] = useState(0);
@@ -32,7 +32,7 @@ export function useAnswer(path, beat) {
       const control = new AbortController();
       Object.assign(now, { path, again, time: Date.now(), running: true, control });
       try {
-        const { data, total } = await get(path, control.signal);
+        const { data, total } = await ask(path, control.signal);
         if (!control.signal.aborted) setState({ data, total, path });
       } catch (error) {
         if (!control.signal.aborted) setState((old) => ({ ...(old.path === path ? old : {}), error, path }));

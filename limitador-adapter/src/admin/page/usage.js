@@ -2,6 +2,7 @@
 
 import { useState } from './vendor/hooks.js';
 import { amount, number, plural, short, shortAmount } from './format.js';
+import { getInTurn } from './api.js';
 import { html, Panel, Problem, Ranking, useAnswer } from './parts.js';
 import { StackedBars } from './charts.js';
 
@@ -14,7 +15,11 @@ const MEASURES = {
   requests: { text: 'Requests', short, full: (value) => plural(value, 'request') },
   microUsd: { text: 'USD', short: (value) => shortAmount(value, 'usd'), full: (value) => amount(value, 'usd') },
 };
-const RANKINGS = { user: 'Users', team: 'Teams', model: 'Models', policy: 'Policies' };
+const RANKINGS = { user: 'Users', model: 'Models', policy: 'Policies' };
+// Counters that `user` stands for already, as documented for usage records.
+const USERS = ['userid', 'user_id', 'user', 'sub', 'username', 'email'].map((name) => `auth.identity.${name}`);
+// The number of further counters that are ranked.
+const COUNTERS = 3;
 // The number of names in a ranking, and of series in the chart.
 const NAMES = 12;
 const SERIES = 5;
@@ -66,26 +71,35 @@ function ByDay({ answer, days, measure }) {
 }
 
 function Ranked({ field, query, measure, beat }) {
-  const answer = useAnswer(`usage?${query}&by=${field}`, beat);
+  const isNamed = Object.hasOwn(RANKINGS, field);
+  const title = isNamed ? RANKINGS[field] : field;
+  const by = encodeURIComponent(isNamed ? field : `counter:${field}`);
+  const answer = useAnswer(`usage?${query}&by=${by}`, beat, getInTurn);
   const { full } = MEASURES[measure];
-  // An adapter may not know every way to divide the usage.
-  if (answer.error?.status === 400 || answer.error?.status === 404) return null;
   const rows = sums(answer.data ?? [], field, measure);
   const more = rows.length - NAMES;
-  return html`<${Panel} title=${RANKINGS[field]} id=${`by-${field}`} side=${more > 0 && html`<span class="muted">and ${number(more)} more</span>`}>
+  return html`<${Panel} title=${title} id=${`by-${field}`} side=${more > 0 && html`<span class="muted">and ${number(more)} more</span>`}>
     <${Problem} error=${answer.error} retry=${answer.retry} />
-    <${Ranking} caption=${`${RANKINGS[field]} by ${MEASURES[measure].text.toLowerCase()}`} rows=${rows.slice(0, NAMES)} format=${full}
+    <${Ranking} caption=${`${title} by ${MEASURES[measure].text.toLowerCase()}`} rows=${rows.slice(0, NAMES)} format=${full}
       empty=${answer.data ? 'Nothing was used in these days.' : 'Reading the records'} />
   <//>`;
 }
 
-export function Usage({ beat }) {
+// The counters by which a team or a tenant is limited, the most frequent first.
+function countersOf(rates) {
+  const uses = new Map();
+  for (const name of rates.flatMap(({ counters }) => counters)) uses.set(name, (uses.get(name) ?? 0) + 1);
+  return [...uses].filter(([name]) => !USERS.includes(name)).sort(([a, x], [b, y]) => y - x || (a < b ? -1 : 1))
+    .slice(0, COUNTERS).map(([name]) => name);
+}
+
+export function Usage({ overview, beat }) {
   const [range, setRange] = useState('30');
   const [measure, setMeasure] = useState('total');
   // Records are summed by the database, so they are read every minute only.
   const slowly = beat?.slice(0, 16);
   const { days, query } = daysOf(range);
-  const answer = useAnswer(`usage?${query}&by=day,model`, slowly);
+  const answer = useAnswer(`usage?${query}&by=day,model`, slowly, getInTurn);
   if (answer.error?.status === 404) {
     return html`<div class="notice"><p>This adapter keeps no usage records (<code>--usage</code>).</p>
       <p class="muted">The buckets show what was used in their current windows.</p></div>`;
@@ -102,6 +116,6 @@ export function Usage({ beat }) {
     </form>
     <${Problem} error=${answer.error} retry=${answer.retry} />
     <${Panel} title="Per day" id="by-day"><${ByDay} answer=${answer} days=${days} measure=${measure} /><//>
-    ${answer.data && html`<div class="columns even">${Object.keys(RANKINGS).map((field) => html`
+    ${answer.data && html`<div class="columns even">${[...Object.keys(RANKINGS), ...countersOf(overview?.rates ?? [])].map((field) => html`
       <${Ranked} key=${field} field=${field} query=${query} measure=${measure} beat=${slowly} />`)}</div>`}`;
 }
