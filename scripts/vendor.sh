@@ -13,11 +13,12 @@ quietly npm ci --prefix "$work" --ignore-scripts --no-audit --no-fund || die "th
 modules="$work/node_modules"
 
 # Source maps are not served. The page's security policy forbids an import map, so a bare name becomes a path.
-copy() { sed -E -e '/^\/\/# sourceMappingURL=/d' -e 's/(from *)"preact"/\1".\/preact.js"/g' "$modules/$1" >"$place/$2"; }
-copy preact/dist/preact.module.js preact.js
-copy preact/hooks/dist/hooks.module.js hooks.js
+copy() { sed -E -e '/^\/\/# sourceMappingURL=/d' -e 's/(from *)"preact"/\1".\/preact.js"/g' -e "s/'\.\/errors\.js'/'.\/eventsource-errors.js'/" "$modules/$1" >"$place/$2"; }
+copy preact/dist/preact.mjs preact.js
+copy preact/hooks/dist/hooks.mjs hooks.js
 copy htm/dist/htm.module.js htm.js
-copy eventsource-parser/dist/index.js eventsource-parser.js
+copy eventsource-parser/dist/errors.js eventsource-errors.js
+copy eventsource-parser/dist/parse.js eventsource-parser.js
 copy uplot/dist/uPlot.iife.min.js uplot.js
 copy uplot/dist/uPlot.min.css uplot.css
 

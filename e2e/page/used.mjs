@@ -5,7 +5,7 @@ import assert from 'node:assert/strict';
 const numberOf = (text) => Number(text.replaceAll(',', ''));
 
 export default async function used({ open, api, ask, until }) {
-  const page = await open({ at: '#buckets?unit=tokens' });
+  const page = await open({ at: '#buckets?unit=tokens', expected: [/net::ERR_/] });
   const cell = (kind) => page.getByRole('row', { name: 'alice' }).locator(`.${kind}-cell`);
   const shown = async (kind) => numberOf(await cell(kind).textContent());
   const counted = async () => (await api('counters?unit=tokens&counter=auth.identity.userid:alice'))[0];

@@ -34,7 +34,7 @@ pub enum RefusalCause {
 
 /// One rate that refused a call.
 #[derive(Clone, Debug)]
-pub struct Refusal {
+pub struct RateRefusal {
     pub time: Duration,
     pub key: Arc<Key>,
     pub cause: RefusalCause,
@@ -74,7 +74,7 @@ pub struct RefusedLately {
     /// Refusals by rate, sorted. A call counts for each rate that refuses it.
     pub rates: Vec<(RateKey, CauseCounts)>,
     /// The latest refusals, the newest first.
-    pub latest: Vec<Refusal>,
+    pub latest: Vec<RateRefusal>,
 }
 
 /// Counts refusals.
@@ -85,7 +85,7 @@ pub struct RefusalLog(Mutex<RefusalState>);
 struct RefusalState {
     calls: LastHour,
     rates: HashMap<RateKey, LastHour>,
-    latest: VecDeque<Refusal>,
+    latest: VecDeque<RateRefusal>,
 }
 
 /// Counts per minute. Each slot belongs to the minute that it was last written in.
@@ -123,8 +123,7 @@ impl CauseCounts {
 
 impl LastHour {
     fn add(&mut self, minute: u64, cause: RefusalCause) {
-        let slot = self.0.get_mut(slot_of(minute));
-        for (of, counts) in slot {
+        if let Some((of, counts)) = self.0.get_mut(slot_of(minute)) {
             if *of != minute {
                 (*of, *counts) = (minute, CauseCounts::default());
             }
@@ -156,7 +155,7 @@ fn lately(now: u64) -> std::ops::RangeInclusive<u64> {
     now.saturating_sub(MINUTES as u64 - 1)..=now
 }
 
-impl Refusal {
+impl RateRefusal {
     /// Describes a rate that had no room for this amount.
     pub fn new(key: &Arc<Key>, needed: u64, status: &Status, now: Moment) -> Self {
         let held = status.max.saturating_sub(status.remaining).saturating_sub(status.used);
@@ -176,7 +175,7 @@ impl Refusal {
 
 impl RefusalLog {
     /// Records a refused call, with the rates that refused it.
-    pub fn record(&self, refusals: Vec<Refusal>, now: Moment) {
+    pub fn record(&self, refusals: Vec<RateRefusal>, now: Moment) {
         let Some(worst) = refusals.iter().map(|refusal| refusal.cause).max() else { return };
         let minute = minute_of(now);
         let mut state = self.lock();
@@ -246,8 +245,8 @@ mod tests {
         Status { limited: true, excused: false, max, remaining, reset, used, overflowed: false }
     }
 
-    fn refusal(limit: &str, needed: u64, (max, used, held): (u64, u64, u64), minute: u64) -> Refusal {
-        Refusal::new(&key(limit, "alice"), needed, &status(max, used, held), at(minute))
+    fn refusal(limit: &str, needed: u64, (max, used, held): (u64, u64, u64), minute: u64) -> RateRefusal {
+        RateRefusal::new(&key(limit, "alice"), needed, &status(max, used, held), at(minute))
     }
 
     #[test]
@@ -311,7 +310,7 @@ mod tests {
         log.record(vec![refusal("a/b/new", 50, (100, 51, 0), 1060)], at(1060));
         assert_eq!(log.lately(at(1060)).rates.len(), 1, "rates without refusals make room");
         let long = key("a/b/long", &"x".repeat(MAX_TEXT));
-        log.record(vec![Refusal::new(&long, 50, &status(100, 51, 0), at(1060))], at(1060));
+        log.record(vec![RateRefusal::new(&long, 50, &status(100, 51, 0), at(1060))], at(1060));
         assert_eq!(&*log.lately(at(1060)).latest[0].key.limit, "a/b/new");
     }
 }

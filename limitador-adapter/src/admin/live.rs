@@ -185,7 +185,7 @@ pub(super) async fn overview(State(pages): State<Pages>) -> Response {
 }
 
 /// One listener of `/api/events`.
-struct Listener {
+struct EventListener {
     states: watch::Receiver<Option<Arc<LiveState>>>,
     drain: watch::Receiver<bool>,
     access: ApiAccess,
@@ -202,7 +202,7 @@ pub(super) async fn events(State(pages): State<Pages>, headers: HeaderMap) -> Re
     };
     let mut states = pages.live.listen();
     states.mark_changed();
-    let listener = Listener { states, drain: pages.drain, access: pages.access, headers, _seat: seat };
+    let listener = EventListener { states, drain: pages.drain, access: pages.access, headers, _seat: seat };
     let events = stream::unfold(listener, |mut listener| async move {
         let event = listener.next().await?;
         Some((Ok::<_, Infallible>(event), listener))
@@ -210,7 +210,7 @@ pub(super) async fn events(State(pages): State<Pages>, headers: HeaderMap) -> Re
     Sse::new(events).keep_alive(KeepAlive::default()).into_response()
 }
 
-impl Listener {
+impl EventListener {
     /// Returns the next state. Ends in a drain, and if the token is no longer valid.
     async fn next(&mut self) -> Option<Event> {
         loop {

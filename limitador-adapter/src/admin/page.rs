@@ -51,6 +51,7 @@ files! {
     "vendor/htm.js": SCRIPT,
     "vendor/uplot.js": SCRIPT,
     "vendor/uplot.css": CSS,
+    "vendor/eventsource-errors.js": SCRIPT,
     "vendor/eventsource-parser.js": SCRIPT,
     "vendor/LICENSES.txt": TEXT,
 }

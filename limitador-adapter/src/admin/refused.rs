@@ -1,10 +1,10 @@
 //! `/api/refusals`: which rates refused calls lately, and why.
 
-use super::http::Pages;
+use super::http::{Pages, whole_seconds};
 use super::overview::{RateName, RateView, RefusalsView, rfc3339};
 use crate::ledger::moment::Moment;
 use crate::policies::snapshot::PolicySnapshot;
-use crate::refusals::{Refusal, RefusalCause, RefusedLately};
+use crate::refusals::{RateRefusal, RefusalCause, RefusedLately};
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
@@ -74,8 +74,8 @@ impl RefusalsOverview {
 }
 
 impl RefusalView {
-    fn new(refusal: Refusal, in_force: &PolicySnapshot) -> Self {
-        let Refusal { time, key, cause, needed, max, used, held, retry } = refusal;
+    fn new(refusal: RateRefusal, in_force: &PolicySnapshot) -> Self {
+        let RateRefusal { time, key, cause, needed, max, used, held, retry } = refusal;
         let is_overflow = key.is_overflow();
         Self {
             time: rfc3339(time),
@@ -91,7 +91,7 @@ impl RefusalView {
             max,
             used,
             held,
-            retry_in_seconds: retry.map(|retry| retry.as_secs_f64().ceil() as u64),
+            retry_in_seconds: retry.map(whole_seconds),
         }
     }
 }

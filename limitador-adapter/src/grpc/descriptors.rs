@@ -4,7 +4,7 @@ use crate::ledger::stored::DeferredCharge;
 use crate::ledger::moment::Moment;
 use crate::ledger::{Key, LedgerOutcome, Status};
 use crate::policies::snapshot::{KnownLimit, KnownRate, PolicySnapshot};
-use crate::refusals::Refusal;
+use crate::refusals::RateRefusal;
 use metrics::Counter;
 use policy::model::{Tariff, Unit, UsageCost};
 use protocol::wire::envoy::extensions::common::ratelimit::v3::rate_limit_descriptor::Entry;
@@ -187,10 +187,10 @@ impl<'a> FoundDescriptors<'a> {
         outcome: &LedgerOutcome,
         now: Moment,
         needed: impl Fn(&Named<'a>, &KnownRate) -> u64,
-    ) -> Vec<Refusal> {
+    ) -> Vec<RateRefusal> {
         let limited = self.rates().zip(&outcome.statuses).filter(|(_, status)| status.limited);
         limited
-            .map(|((named, rate, key), status)| Refusal::new(key, needed(named, rate), status, now))
+            .map(|((named, rate, key), status)| RateRefusal::new(key, needed(named, rate), status, now))
             .collect()
     }
 

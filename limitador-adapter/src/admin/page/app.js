@@ -53,6 +53,7 @@ function useLive(isPaused, round) {
   useEffect(() => {
     if (isPaused || isHidden) return undefined;
     const control = new AbortController();
+    setLive((old) => (old.status === 'denied' ? { status: 'connecting' } : old));
     const update = (change) => !control.signal.aborted && setLive((old) => ({ ...old, ...change }));
     follow(control.signal, {
       overview: (overview) => update({ status: 'live', overview, beat: overview.time, problem: undefined }),

@@ -121,6 +121,8 @@ export function Buckets({ query, overview, beat }) {
   const total = answer.total ?? 0;
   const close = (text) => {
     setDialog(undefined);
+    // The button that opened the dialog may be gone by now.
+    requestAnimationFrame(() => document.activeElement === document.body && document.querySelector('h1')?.focus());
     if (text) {
       setDone(text);
       setActed(Date.now());
