@@ -147,7 +147,7 @@ export function Buckets({ query, overview, beat }) {
       <${Problem} error=${answer.error} retry=${answer.retry} />
       <p role="status" class=${done ? 'done' : 'hidden'}>${done}</p>
       <div aria-busy=${!answer.isCurrent} class=${answer.isCurrent || !answer.data ? '' : 'stale'}>
-        <${Table} caption="Buckets" columns=${columns} rows=${rows} keyOf=${keyOf}
+        <${Table} caption="Buckets" isCaptionHidden columns=${columns} rows=${rows} keyOf=${keyOf}
           empty=${answer.data ? 'No bucket matches.' : 'Reading the counters'} />
       </div>
       <${Pages} page=${at.page} total=${total} change=${change} />

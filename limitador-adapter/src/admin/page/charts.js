@@ -44,7 +44,7 @@ function options(uPlot, { series, format, tick, width, height, step }) {
     },
     axes: [
       { ...axis, grid: { show: false }, values: (_, places) => places.map((place) => (Number.isInteger(place) ? tick(place) : '')), incrs: [step, step * 2, step * 4, step * 8], size: 26 },
-      { ...axis, values: (_, values) => values.map((value) => (Number.isInteger(value) || value > 10 || format.isFine ? format(value) : '')), size: 58 },
+      { ...axis, values: (_, values) => values.map((value) => (Number.isInteger(value) || value > 10 || format.isFine ? format(value) : '')), size: 46 },
     ],
     // The largest sum is drawn first.
     series: [{}, ...[...series].reverse().map(({ colour: name }) => ({
@@ -55,8 +55,8 @@ function options(uPlot, { series, format, tick, width, height, step }) {
   };
 }
 
-// A chart of stacked bars. `labels` names the bars; each series has `name`, `colour` (a custom property) and `values`.
-export function StackedBars({ title, labels, series, format, step = 1, height = 220, first = 'Time' }) {
+// A chart of stacked bars. `labels` names the bars, and `tick` shortens a label for the axis. Each series has `name`, `colour` (a custom property) and `values`.
+export function StackedBars({ title, labels, series, format, tick = (label) => label, step = 1, height = 220, first = 'Time' }) {
   const box = useRef();
   const [error, setError] = useState('');
   const [round, setRound] = useState(0);
@@ -73,22 +73,23 @@ export function StackedBars({ title, labels, series, format, step = 1, height = 
   const drawn = JSON.stringify([labels, series]);
   useEffect(() => {
     let chart;
+    let observer;
     let isOver = false;
     const draw = async () => {
       try {
         const uPlot = await library();
         if (isOver || !box.current) return;
         const data = [labels.map((_, index) => index), ...stacked(series).reverse()];
-        const size = () => ({ width: Math.max(120, box.current.clientWidth), height });
-        box.current.replaceChildren();
-        chart = new uPlot(options(uPlot, { series, format, step, tick: (index) => labels[index] ?? '', ...size() }), data, box.current);
+        const place = box.current;
+        const size = () => ({ width: Math.max(120, place.clientWidth), height });
+        place.replaceChildren();
+        chart = new uPlot(options(uPlot, { series, format, step, tick: (index) => tick(labels[index] ?? ''), ...size() }), data, place);
         observer = new ResizeObserver(() => chart.setSize(size()));
-        observer.observe(box.current);
+        observer.observe(place);
       } catch (problem) {
         setError(problem.message);
       }
     };
-    let observer;
     draw();
     return () => {
       isOver = true;

@@ -24,6 +24,9 @@ export const CAUSES = {
   tooLarge: 'Larger than the limit',
 };
 
+// The same in a few words, for a line below a number.
+export const SHORT_CAUSES = { usedUp: 'used up', inFlight: 'held', tooLarge: 'too large' };
+
 export const number = (value) => whole.format(value);
 export const short = (value) => (Math.abs(value) < 100_000 ? whole.format(value) : compact.format(value));
 
@@ -46,9 +49,9 @@ export function windowOf(rate) {
 // The value of the API's parameter `window`.
 export const windowName = (rate) => (rate.period && rate.timeZone ? `${rate.period}-${rate.timeZone}` : rate.window ?? rate.period);
 
-// "20,000 tokens per 24h".
+// "20,000 tokens per 24h", or "tokens per 24h" without a known maximum.
 export function rateText(rate) {
-  const max = rate.max === undefined ? `${UNITS[rate.unit] ?? rate.unit}, maximum per request` : quantity(rate.max, rate.unit);
+  const max = rate.max === undefined ? UNITS[rate.unit] ?? rate.unit : quantity(rate.max, rate.unit);
   const window = windowOf(rate);
   return window ? `${max} per ${window}` : max;
 }

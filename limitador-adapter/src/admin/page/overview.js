@@ -1,6 +1,6 @@
 // The first view: numbers, what is closest to its limit, what is wrong, and all limits.
 
-import { CAUSES, duration, keyOf, number, plural, quantity, short, shortAmount } from './format.js';
+import { duration, keyOf, number, plural, quantity, short, shortAmount, SHORT_CAUSES } from './format.js';
 import { Badge, Bar, html, Panel, RateName, Table, useAnswer, Who } from './parts.js';
 import { bucketsLink } from './links.js';
 import { MinutesChart } from './charts.js';
@@ -13,8 +13,8 @@ function Tile({ title, value, kind, note, href }) {
 }
 
 function causesNote(refused) {
-  const causes = Object.entries(CAUSES).filter(([cause]) => refused[cause] > 0);
-  return causes.map(([cause, text]) => `${short(refused[cause])} ${text.toLowerCase()}`).join(', ');
+  const causes = Object.entries(SHORT_CAUSES).filter(([cause]) => refused[cause] > 0);
+  return causes.map(([cause, text]) => `${short(refused[cause])} ${text}`).join(', ');
 }
 
 function Tiles({ overview }) {
@@ -40,7 +40,7 @@ function Closest({ buckets }) {
     { title: 'Remaining', class: 'num', cell: (bucket) => quantity(bucket.remaining, bucket.unit) },
     { title: 'Ends in', class: 'num', cell: (bucket) => (bucket.unit === 'concurrency' ? '' : duration(bucket.resetsInSeconds)) },
   ];
-  return html`<${Table} caption="The buckets with the largest share of their maximum" columns=${columns} rows=${buckets}
+  return html`<${Table} caption="The buckets with the largest share of their maximum" isCaptionHidden columns=${columns} rows=${buckets}
     keyOf=${keyOf} empty="No bucket has been used in its current window." />`;
 }
 
@@ -58,7 +58,7 @@ function Limits({ rates }) {
     { title: 'Refused in the last hour', class: 'num', cell: (rate) => short(refusedOf(rate.refused)) },
   ];
   const more = order.length - shown.length;
-  return html`<${Table} caption=${more > 0 ? `The first 100 of ${number(order.length)} limits` : 'All limits, with sums over their buckets'}
+  return html`<${Table} isCaptionHidden=${more === 0} caption=${more > 0 ? `The first 100 of ${number(order.length)} limits` : 'All limits, with sums over their buckets'}
     columns=${columns} rows=${shown} keyOf=${keyOf} empty="No policy is in force." />`;
 }
 
@@ -82,14 +82,16 @@ export function Overview({ overview, beat }) {
   if (!overview) return html`<p class="muted">Waiting for the adapter</p>`;
   return html`
     <${Tiles} overview=${overview} />
-    <${Attention} overview=${overview} />
     <div class="columns">
       <${Panel} title="Closest to the limit" id="closest" side=${html`<a href=${bucketsLink({ sort: 'share' })}>All buckets</a>`}>
         <${Closest} buckets=${overview.closest} />
       <//>
-      <${Panel} title="Refused in the last hour" id="refused" side=${html`<a href="#refusals">Causes</a>`}>
-        <${MinutesChart} minutes=${refusals.data?.minutes} />
-      <//>
+      <div class="stack">
+        <${Attention} overview=${overview} />
+        <${Panel} title="Refused in the last hour" id="refused" side=${html`<a href="#refusals">Causes</a>`}>
+          <${MinutesChart} minutes=${refusals.data?.minutes} />
+        <//>
+      </div>
     </div>
     <${Panel} title="Limits" id="limits"><${Limits} rates=${overview.rates} /><//>`;
 }

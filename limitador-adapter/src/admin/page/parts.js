@@ -46,17 +46,17 @@ export function useAnswer(path, beat, ask = get) {
 }
 
 // A table that becomes a list of cards on a phone. Roles are explicit because CSS changes the display of its parts.
-export function Table({ caption, columns, rows, keyOf, empty, rowClass }) {
+export function Table({ caption, isCaptionHidden = false, columns, rows, keyOf, empty }) {
   return html`
     <div class="table-box">
       <table role="table">
-        <caption>${caption}</caption>
+        <caption class=${isCaptionHidden ? 'hidden' : ''}>${caption}</caption>
         <thead role="rowgroup">
           <tr role="row">${columns.map((column) => html`<th role="columnheader" scope="col" class=${column.class}>${column.title}</th>`)}</tr>
         </thead>
         <tbody role="rowgroup">
           ${rows.map((row) => html`
-            <tr role="row" key=${keyOf(row)} class=${rowClass?.(row)}>
+            <tr role="row" key=${keyOf(row)}>
               ${columns.map((column, index) => index === 0
                 ? html`<th role="rowheader" scope="row" class=${column.class}>${column.cell(row)}</th>`
                 : html`<td role="cell" class=${column.class} data-label=${column.label ?? column.title}>${column.cell(row)}</td>`)}
@@ -68,7 +68,7 @@ export function Table({ caption, columns, rows, keyOf, empty, rowClass }) {
     </div>`;
 }
 
-const STATES = { full: 'at the limit', close: 'close', free: '', unknown: '' };
+const STATES = { full: 'at limit', close: 'close', free: '', unknown: '' };
 
 export function Badge({ kind, children }) {
   return html`<span class=${`badge ${kind}`}>${children}</span>`;
@@ -86,7 +86,7 @@ export function Bar({ bucket }) {
         <span class="used" style=${{ width: `${used}%` }}></span><span class="held" style=${{ width: `${held}%` }}></span>
       </div>
       <span class=${`share ${state}`}>${percent(share)}</span>
-      ${STATES[state] && html`<${Badge} kind=${state}>${STATES[state]}<//>`}
+      <span class="state">${STATES[state] && html`<${Badge} kind=${state}>${STATES[state]}<//>`}</span>
     </div>`;
 }
 
@@ -132,7 +132,7 @@ export function Ranking({ caption, rows, format, empty }) {
   const most = Math.max(1, ...rows.map((row) => row.value));
   return html`
     <div class="table-box ranking"><table>
-      <caption>${caption}</caption>
+      <caption class="hidden">${caption}</caption>
       <thead class="hidden"><tr><th scope="col">Name</th><th scope="col">Share</th><th scope="col">Amount</th></tr></thead>
       <tbody>
         ${rows.map((row) => html`<tr key=${row.name}>

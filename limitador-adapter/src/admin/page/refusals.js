@@ -11,7 +11,7 @@ const KINDS = { usedUp: 'full', inFlight: 'plain', tooLarge: 'close' };
 function ByRate({ rates }) {
   const order = [...rates].sort((a, b) => refusedOf(b) - refusedOf(a)).slice(0, 100);
   const columns = [
-    { title: 'Limit', cell: (rate) => html`<${RateName} rate=${{ ...rate, max: undefined }} link=${bucketsLink({ ...rate, show: 'close' })} />` },
+    { title: 'Limit', cell: (rate) => html`<${RateName} rate=${rate} link=${bucketsLink({ ...rate, show: 'close' })} />` },
     ...Object.entries(CAUSES).map(([cause, title]) => ({ title, class: 'num', cell: (rate) => number(rate[cause]) })),
   ];
   return html`<${Table} caption="Refusals of the last hour by limit. A request counts for each limit that refuses it." columns=${columns}

@@ -25,6 +25,8 @@ const NAMES = 12;
 const SERIES = 5;
 const OTHER = 'Other models';
 
+const shortDay = new Intl.DateTimeFormat('en-US', { day: 'numeric', month: 'short', timeZone: 'UTC' });
+const dayText = (day) => (day ? shortDay.format(new Date(day)) : '');
 const date = (time) => new Date(time).toISOString().slice(0, 10);
 
 // The days of the range, in UTC as in the records. `to` is the day after the last one.
@@ -67,7 +69,7 @@ function ByDay({ answer, days, measure }) {
   if (!answer.data) return html`<p class="muted">Reading the records</p>`;
   if (series.length === 0) return html`<p class="muted calm">Nothing was used in these days.</p>`;
   return html`<${StackedBars} title=${`${text} per day and model`} labels=${days} series=${series} format=${format}
-    step=${Math.ceil(days.length / 10)} height=${260} first="Day" />`;
+    tick=${dayText} step=${Math.ceil(days.length / 10)} height=${260} first="Day" />`;
 }
 
 function Ranked({ field, query, measure, beat }) {
