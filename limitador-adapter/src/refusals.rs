@@ -108,7 +108,7 @@ impl CauseCounts {
         *count = count.saturating_add(1);
     }
 
-    fn plus(self, other: Self) -> Self {
+    pub fn plus(self, other: Self) -> Self {
         Self {
             in_flight: self.in_flight.saturating_add(other.in_flight),
             used_up: self.used_up.saturating_add(other.used_up),
