@@ -1,6 +1,7 @@
 //! `/api/counters`: lists buckets, resets them, and grants additional amounts until a window ends.
 
 use super::http::{CounterView, Pages, unavailable};
+use super::live::Live;
 use super::search::SearchQuery;
 use crate::ledger::moment::Moment;
 use crate::ledger::{CounterReading, Grant, Granted, Key, Unavailable};
@@ -224,11 +225,15 @@ pub(super) async fn list(State(pages): State<Pages>, RawQuery(query): RawQuery) 
         Err(problem) => return bad_request(&problem),
     };
     let in_force = Arc::clone(&pages.in_force.borrow());
+    let _turn = match pages.live.turn().await {
+        Ok(turn) => turn,
+        Err(error) => return error.into_response(),
+    };
     let (now, readings) = match pages.live.readings(list.search.max_age()).await {
         Ok(readings) => readings,
         Err(error) => return error.into_response(),
     };
-    let listed = pages.live.compute(move || list.page(&query, &readings, &in_force, now)).await;
+    let listed = Live::compute(move || list.page(&query, &readings, &in_force, now)).await;
     match listed {
         Ok(Ok(ListedPage { body, total, next })) => {
             let link = next.map(|next| format!("</api/counters?{next}>; rel=\"next\""));

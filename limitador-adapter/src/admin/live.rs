@@ -20,7 +20,7 @@ use serde_json::json;
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit, watch};
 use tokio::task::JoinHandle;
 
 /// The minimum time between two states.
@@ -32,9 +32,9 @@ const PAUSE: u32 = 4;
 /// The maximum number of listeners.
 pub const MAX_LISTENERS: usize = 32;
 
-/// The number of states or lists that are computed at once. Others wait, so that readers of the API leave the
-/// machine to the rate limiter.
-const COMPUTED_AT_ONCE: usize = 1;
+/// The number of states or lists that are read and computed at once. Others wait, which bounds the memory for
+/// readings, and leaves most of the machine to the rate limiter.
+const AT_ONCE: usize = 2;
 
 /// How old the state of `/api/overview` may be.
 const OVERVIEW_AGE: Duration = Duration::from_secs(1);
@@ -45,7 +45,7 @@ pub struct Live {
     latest: watch::Sender<Option<Arc<LiveState>>>,
     reader: Mutex<Option<JoinHandle<()>>>,
     seats: Arc<Semaphore>,
-    computing: Semaphore,
+    turns: Semaphore,
 }
 
 /// What a state is made of.
@@ -95,8 +95,13 @@ impl Live {
             latest: watch::channel(None).0,
             reader: Mutex::default(),
             seats: Arc::new(Semaphore::new(MAX_LISTENERS)),
-            computing: Semaphore::new(COMPUTED_AT_ONCE),
+            turns: Semaphore::new(AT_ONCE),
         })
+    }
+
+    /// Waits for a turn to read all buckets.
+    pub(super) async fn turn(&self) -> Result<SemaphorePermit<'_>, LiveError> {
+        self.turns.acquire().await.map_err(|error| LiveError::Failed(error.to_string()))
     }
 
     /// Returns the readings of all buckets. They may be this old.
@@ -114,14 +119,10 @@ impl Live {
     /// Runs a computation over many buckets on another thread, because it would delay the calls that this
     /// thread handles.
     pub(super) async fn compute<T: Send + 'static>(
-        &self,
         computation: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, LiveError> {
-        let failed = |error: &dyn std::error::Error| LiveError::Failed(error.to_string());
-        let permit = self.computing.acquire().await.map_err(|error| failed(&error))?;
         let result = tokio::task::spawn_blocking(computation).await;
-        drop(permit);
-        result.map_err(|error| failed(&error))
+        result.map_err(|error| LiveError::Failed(error.to_string()))
     }
 
     fn young(&self, max_age: Duration) -> Option<LiveReadings> {
@@ -131,12 +132,13 @@ impl Live {
     }
 
     async fn state(&self) -> LiveState {
+        let _turn = self.turn().await?;
         let (taken, readings) = self.readings(Duration::ZERO).await?;
         let in_force = Arc::clone(&self.source.in_force.borrow());
         let refused = self.source.metrics.refusals.lately(taken);
         let can_change = self.source.can_change;
         let of_readings = Arc::clone(&readings);
-        let json = self.compute(move || {
+        let json = Self::compute(move || {
             let input = OverviewInput { in_force: &in_force, refused, can_change, now: taken };
             serde_json::to_vec(&Overview::new(&of_readings, input))
         });
