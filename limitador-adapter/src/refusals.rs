@@ -195,8 +195,8 @@ impl RefusalLog {
     pub fn lately(&self, now: Moment) -> RefusedLately {
         let now = minute_of(now);
         let state = self.lock();
-        let minutes =
-            lately(now).map(|minute| (Duration::from_secs(minute.saturating_mul(60)), state.calls.at(minute)));
+        let minutes = lately(now)
+            .map(|minute| (Duration::from_secs(minute.saturating_mul(60)), state.calls.at(minute)));
         let rates = state.rates.iter().map(|(rate, hour)| (rate.clone(), hour.sum(now)));
         let mut rates: Vec<_> = rates.filter(|(_, counts)| counts.sum() > 0).collect();
         let (minutes, latest) = (minutes.collect(), state.latest.iter().cloned().collect());
@@ -268,13 +268,19 @@ mod tests {
     #[test]
     fn a_call_counts_once_and_each_of_its_rates_counts() {
         let log = RefusalLog::default();
-        log.record(vec![refusal("a/b/c", 50, (100, 50, 1), 1000), refusal("a/b/d", 101, (100, 0, 0), 1000)], at(1000));
+        log.record(
+            vec![refusal("a/b/c", 50, (100, 50, 1), 1000), refusal("a/b/d", 101, (100, 0, 0), 1000)],
+            at(1000),
+        );
         log.record(vec![refusal("a/b/c", 50, (100, 51, 0), 1001)], at(1001));
         log.record(Vec::new(), at(1001));
         let lately = log.lately(at(1001));
         let none = CauseCounts::default();
         assert_eq!(lately.minutes.len(), MINUTES);
-        assert_eq!(lately.minutes[MINUTES - 1], (Duration::from_secs(1001 * 60), CauseCounts { used_up: 1, ..none }));
+        assert_eq!(
+            lately.minutes[MINUTES - 1],
+            (Duration::from_secs(1001 * 60), CauseCounts { used_up: 1, ..none })
+        );
         assert_eq!(lately.minutes[MINUTES - 2].1, CauseCounts { too_large: 1, ..none });
         assert_eq!(lately.minutes[MINUTES - 3].1, none);
         let rates: Vec<_> = lately.rates.iter().map(|(rate, counts)| (&*rate.limit, *counts)).collect();
@@ -283,7 +289,10 @@ mod tests {
             ("a/b/d", CauseCounts { too_large: 1, ..none }),
         ];
         assert_eq!(rates, wanted);
-        assert_eq!(lately.latest.iter().map(|one| one.cause).collect::<Vec<_>>(), [UsedUp, TooLarge, InFlight]);
+        assert_eq!(
+            lately.latest.iter().map(|one| one.cause).collect::<Vec<_>>(),
+            [UsedUp, TooLarge, InFlight]
+        );
     }
 
     #[test]

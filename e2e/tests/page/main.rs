@@ -15,8 +15,8 @@ use envoy_types::pb::envoy::service::ratelimit::v3::rate_limit_service_client::R
 use envoy_types::pb::google::protobuf::UInt64Value;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
 const TOKEN: &str = "s3cret-token";
@@ -34,7 +34,11 @@ fn charge<'a>(adapter: &Adapter, all: impl IntoIterator<Item = Used<'a>>) {
         let mut entries = vec![entry("limit", limit), entry("unit", unit)];
         entries.push(entry(if window.ends_with('s') { "window" } else { "period" }, window));
         entries.extend(counters.iter().map(|(name, value)| entry(name, value)));
-        RateLimitDescriptor { entries, hits_addend: Some(UInt64Value { value: amount }), ..Default::default() }
+        RateLimitDescriptor {
+            entries,
+            hits_addend: Some(UInt64Value { value: amount }),
+            ..Default::default()
+        }
     });
     let descriptors: Vec<_> = descriptors.collect();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
@@ -42,7 +46,8 @@ fn charge<'a>(adapter: &Adapter, all: impl IntoIterator<Item = Used<'a>>) {
         let to = format!("http://{}", adapter.grpc());
         let mut client = RateLimitServiceClient::connect(to).await.expect("the adapter listens");
         for batch in descriptors.chunks(BATCH) {
-            let request = RateLimitRequest { domain: "weir".to_owned(), descriptors: batch.to_vec(), hits_addend: 0 };
+            let request =
+                RateLimitRequest { domain: "weir".to_owned(), descriptors: batch.to_vec(), hits_addend: 0 };
             client.should_rate_limit(request).await.expect("an answer");
         }
     });
@@ -182,7 +187,9 @@ fn everyone_can_use_it() {
     };
     // Some requests wait for their answers, and some are refused.
     let mut waiting = Vec::new();
-    for (who, team) in [("maya", "search"), ("maya", "search"), ("jonas", "platform"), ("support-agent", "support")] {
+    for (who, team) in
+        [("maya", "search"), ("maya", "search"), ("jonas", "platform"), ("support-agent", "support")]
+    {
         waiting.push(world.open(&of(who, team).answered_by("waits")));
     }
     world.upstream.wait_for_calls(waiting.len());
@@ -231,18 +238,43 @@ fn showcase(token: &TokenFile) -> World {
     let world = World::build().reading_bodies(16 << 20).start_with(with_token(&policies, token));
     let adapter = &world.adapter;
     let people = [
-        ("nightly-eval", "research", 50_000), ("maya", "search", 46_800), ("jonas", "platform", 41_950),
-        ("support-agent", "support", 38_400), ("li.wei", "search", 31_200), ("amara", "research", 24_030),
-        ("svc-summaries", "platform", 17_700), ("tomás", "support", 9_460), ("ines", "search", 4_120),
+        ("nightly-eval", "research", 50_000),
+        ("maya", "search", 46_800),
+        ("jonas", "platform", 41_950),
+        ("support-agent", "support", 38_400),
+        ("li.wei", "search", 31_200),
+        ("amara", "research", 24_030),
+        ("svc-summaries", "platform", 17_700),
+        ("tomás", "support", 9_460),
+        ("ines", "search", 4_120),
     ];
     let hour = ("default/llm/per-user", "tokens", "3600s");
-    charge(adapter, people.map(|(who, _, amount)| (hour.0, hour.1, hour.2, vec![(USER, who.to_owned())], amount)));
-    let others = (0..400_u64).map(|n| (hour.0, hour.1, hour.2, vec![(USER, format!("user-{n:03}@example.com"))], n * n % 29_000 + 150));
+    charge(
+        adapter,
+        people.map(|(who, _, amount)| (hour.0, hour.1, hour.2, vec![(USER, who.to_owned())], amount)),
+    );
+    let others = (0..400_u64).map(|n| {
+        (hour.0, hour.1, hour.2, vec![(USER, format!("user-{n:03}@example.com"))], n * n % 29_000 + 150)
+    });
     charge(adapter, others);
     let teams = [("research", 1_912_400), ("search", 1_204_800), ("platform", 688_310), ("support", 540_220)];
     let of = |name: &str| vec![("auth.identity.team", name.to_owned())];
     charge(adapter, teams.map(|(name, amount)| ("default/llm/per-team", "tokens", "Day", of(name), amount)));
-    charge(adapter, teams.map(|(name, amount)| ("default/llm/budget", "usd", "Month-Europe/Berlin", of(name), amount * 108)));
-    charge(adapter, [("default/agents/runaway", "tokens", "600s-sliding", vec![(USER, "support-agent".to_owned())], 171_300)]);
+    charge(
+        adapter,
+        teams.map(|(name, amount)| {
+            ("default/llm/budget", "usd", "Month-Europe/Berlin", of(name), amount * 108)
+        }),
+    );
+    charge(
+        adapter,
+        [(
+            "default/agents/runaway",
+            "tokens",
+            "600s-sliding",
+            vec![(USER, "support-agent".to_owned())],
+            171_300,
+        )],
+    );
     world
 }

@@ -167,7 +167,9 @@ fn shown(headers: &HeaderMap) -> Option<&[u8]> {
 fn is_local(headers: &HeaderMap) -> bool {
     let proxied = OF_PROXIES.iter().any(|name| headers.contains_key(*name));
     let foreign = headers.get("sec-fetch-site").is_some_and(|site| site == "cross-site");
-    !proxied && !foreign && headers.get_all(header::HOST).iter().all(|host| host.to_str().is_ok_and(is_local_name))
+    !proxied
+        && !foreign
+        && headers.get_all(header::HOST).iter().all(|host| host.to_str().is_ok_and(is_local_name))
 }
 
 fn is_local_name(host: &str) -> bool {

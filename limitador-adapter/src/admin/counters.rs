@@ -106,7 +106,8 @@ impl ListQuery {
                 },
             }
         }
-        if list.search.is_sorted() && list.after.as_ref().is_some_and(|after| after.parse::<usize>().is_err()) {
+        if list.search.is_sorted() && list.after.as_ref().is_some_and(|after| after.parse::<usize>().is_err())
+        {
             return Err("after: must be a number in a sorted list".to_owned());
         }
         Ok(list)
@@ -136,11 +137,8 @@ impl ListQuery {
         };
         let found: Vec<&CounterReading> = readings.iter().filter(matches).collect();
         let total = found.len();
-        let (page, last) = if self.search.is_sorted() {
-            self.sorted(&found, in_force)
-        } else {
-            self.positioned(found)
-        };
+        let (page, last) =
+            if self.search.is_sorted() { self.sorted(&found, in_force) } else { self.positioned(found) };
         let views = page.iter().map(|reading| CounterView::new(reading, in_force, now));
         let body = serde_json::to_vec(&views.collect::<Vec<_>>())?;
         Ok(ListedPage { body, total, next: last.map(|last| self.next(query, &last)) })

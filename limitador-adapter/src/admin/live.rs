@@ -80,9 +80,7 @@ impl IntoResponse for LiveError {
     fn into_response(self) -> Response {
         match self {
             Self::Unavailable(error) => unavailable(&error),
-            Self::Failed(_) => {
-                (StatusCode::INTERNAL_SERVER_ERROR, format!("{self}\n")).into_response()
-            }
+            Self::Failed(_) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{self}\n")).into_response(),
         }
     }
 }
@@ -226,7 +224,9 @@ impl EventListener {
             let state = self.states.borrow_and_update().clone();
             let Some(state) = state else { continue };
             return Some(match state.as_ref() {
-                Ok(state) => Event::default().event("overview").data(String::from_utf8_lossy(&state.overview)),
+                Ok(state) => {
+                    Event::default().event("overview").data(String::from_utf8_lossy(&state.overview))
+                }
                 Err(error) => Event::default().event("problem").data(json!(error.to_string()).to_string()),
             });
         }

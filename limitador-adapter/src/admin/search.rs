@@ -53,9 +53,7 @@ impl SearchQuery {
             },
             "minShare" => number().map(|percent| self.min_share = Some(percent)),
             "minHeld" => number().map(|amount| self.min_held = Some(amount)),
-            "maxAge" => {
-                number().map(|seconds| self.max_age = Duration::from_secs(seconds.min(MAX_AGE)))
-            }
+            "maxAge" => number().map(|seconds| self.max_age = Duration::from_secs(seconds.min(MAX_AGE))),
             _ => return None,
         };
         Some(result)
@@ -157,7 +155,13 @@ mod tests {
 
     #[test]
     fn bad_parameters_are_named() {
-        for (name, value) in [("sort", "name"), ("minShare", "x"), ("minHeld", "-1"), ("maxAge", "1s"), ("search", &"x".repeat(257))] {
+        for (name, value) in [
+            ("sort", "name"),
+            ("minShare", "x"),
+            ("minHeld", "-1"),
+            ("maxAge", "1s"),
+            ("search", &"x".repeat(257)),
+        ] {
             let error = SearchQuery::default().read(name, value).unwrap().unwrap_err();
             assert!(error.starts_with(name), "{error}");
         }

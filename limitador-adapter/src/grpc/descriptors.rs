@@ -1,7 +1,7 @@
 //! Resolves descriptors to rates in force and their buckets.
 
-use crate::ledger::stored::DeferredCharge;
 use crate::ledger::moment::Moment;
+use crate::ledger::stored::DeferredCharge;
 use crate::ledger::{Key, LedgerOutcome, Status};
 use crate::policies::snapshot::{KnownLimit, KnownRate, PolicySnapshot};
 use crate::refusals::RateRefusal;

@@ -31,7 +31,9 @@ async fn start(token: Option<&str>) -> Server {
 }
 
 fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
-    head.lines().find_map(|line| line.split_once(": ").filter(|(key, _)| key.eq_ignore_ascii_case(name))).map(|(_, value)| value)
+    head.lines()
+        .find_map(|line| line.split_once(": ").filter(|(key, _)| key.eq_ignore_ascii_case(name)))
+        .map(|(_, value)| value)
 }
 
 /// Returns the files that a file refers to, as URLs relative to `/`.
@@ -71,7 +73,8 @@ async fn the_page_loads_without_a_token_and_only_from_here() {
         assert!(policy.contains("frame-ancestors 'none'"), "{policy}");
         let tag = header(&head, "etag").unwrap();
         for known in [tag.to_owned(), format!("\"other\", W/{tag}")] {
-            let (head, body) = server.get_with(&path, &format!("host: a\r\nif-none-match: {known}\r\n")).await;
+            let (head, body) =
+                server.get_with(&path, &format!("host: a\r\nif-none-match: {known}\r\n")).await;
             assert!(head.starts_with("HTTP/1.1 304") && body.is_empty(), "{path}: {head}");
             assert!(header(&head, "content-security-policy").is_some(), "{head}");
         }
@@ -87,7 +90,9 @@ async fn the_page_loads_without_a_token_and_only_from_here() {
     }
     // Every file of the folder is used, and nothing else is served.
     let mut files = BTreeSet::new();
-    for entry in std::fs::read_dir(folder()).unwrap().chain(std::fs::read_dir(folder().join("vendor")).unwrap()) {
+    for entry in
+        std::fs::read_dir(folder()).unwrap().chain(std::fs::read_dir(folder().join("vendor")).unwrap())
+    {
         let path = entry.unwrap().path();
         if path.is_file() {
             files.insert(format!("page/{}", path.strip_prefix(folder()).unwrap().display()));
@@ -99,7 +104,13 @@ async fn the_page_loads_without_a_token_and_only_from_here() {
     seen.insert("page/vendor/LICENSES.txt".to_owned());
     assert_eq!(seen, files);
     assert!(bytes < 200_000, "{bytes} bytes");
-    for path in ["/page/", "/page/nothing.js", "/page/vendor/package.json", "/page/../page.rs", "/page/%2e%2e/page.rs"] {
+    for path in [
+        "/page/",
+        "/page/nothing.js",
+        "/page/vendor/package.json",
+        "/page/../page.rs",
+        "/page/%2e%2e/page.rs",
+    ] {
         assert_eq!(server.get(path).await.0, 404, "{path}");
     }
     assert_eq!(server.get("/page/vendor/LICENSES.txt").await.0, 200);
@@ -112,7 +123,15 @@ fn no_script_of_the_page_writes_markup() {
         let path = entry.unwrap().path();
         if path.extension().is_some_and(|end| end == "js") {
             let text = std::fs::read_to_string(&path).unwrap();
-            for forbidden in ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "new Function", "javascript:"] {
+            for forbidden in [
+                "innerHTML",
+                "outerHTML",
+                "insertAdjacentHTML",
+                "document.write",
+                "eval(",
+                "new Function",
+                "javascript:",
+            ] {
                 assert!(!text.contains(forbidden), "{}: {forbidden}", path.display());
             }
         }
@@ -153,7 +172,10 @@ async fn the_overview_sums_the_buckets_of_each_rate() {
     server.kuadrant().commit(commit("1", used)).await.unwrap();
     server.kuadrant().reserve(reserve("2", vec![of("close", 150), of("held", 100)])).await.unwrap();
     let overview = api(&server, "/api/overview").await;
-    assert_eq!((&overview["buckets"], &overview["full"], &overview["close"]), (&json!(6), &json!(2), &json!(1)));
+    assert_eq!(
+        (&overview["buckets"], &overview["full"], &overview["close"]),
+        (&json!(6), &json!(2), &json!(1))
+    );
     assert_eq!(overview["canChange"], true);
     assert_eq!(overview["policies"], json!({"inForce": 1, "invalid": 0, "warned": 0}));
     let none = json!({"usedUp": 0, "inFlight": 0, "tooLarge": 0});
@@ -173,7 +195,12 @@ async fn the_overview_sums_the_buckets_of_each_rate() {
         rate("free", "tokens", "1h", 1000, sums),
     ]);
     assert_eq!(overview["rates"], rates);
-    let closest: Vec<_> = overview["closest"].as_array().unwrap().iter().map(|bucket| &bucket["counters"]["auth.identity.userid"]).collect();
+    let closest: Vec<_> = overview["closest"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|bucket| &bucket["counters"]["auth.identity.userid"])
+        .collect();
     assert_eq!(closest, ["over", "full", "close", "nearly", "held", "free"]);
     let listed = api(&server, "/api/counters?sort=share").await;
     assert_eq!(listed, overview["closest"]);
@@ -204,14 +231,35 @@ async fn refusals_are_told_with_their_causes() {
     rate.as_object_mut().unwrap().extend(one(1, 1, 1).as_object().unwrap().clone());
     assert_eq!(refusals["rates"], json!([rate]));
     let latest = refusals["latest"].as_array().unwrap();
-    let row = |one: &Value| (one["counters"]["auth.identity.userid"].clone(), one["cause"].clone(), one["needed"].clone(), one["used"].clone(), one["held"].clone());
+    let row = |one: &Value| {
+        (
+            one["counters"]["auth.identity.userid"].clone(),
+            one["cause"].clone(),
+            one["needed"].clone(),
+            one["used"].clone(),
+            one["held"].clone(),
+        )
+    };
     let rows: Vec<_> = latest.iter().map(row).collect();
-    let wanted = [("large", "tooLarge", 1001, 0, 0), ("held", "inFlight", 11, 0, 990), ("used", "usedUp", 11, 990, 0)];
-    assert_eq!(rows, wanted.map(|(who, cause, needed, used, held)| (json!(who), json!(cause), json!(needed), json!(used), json!(held))));
+    let wanted =
+        [("large", "tooLarge", 1001, 0, 0), ("held", "inFlight", 11, 0, 990), ("used", "usedUp", 11, 990, 0)];
+    assert_eq!(
+        rows,
+        wanted.map(|(who, cause, needed, used, held)| (
+            json!(who),
+            json!(cause),
+            json!(needed),
+            json!(used),
+            json!(held)
+        ))
+    );
     assert_eq!(latest[0]["retryInSeconds"], Value::Null);
     assert!(latest[2]["retryInSeconds"].as_u64().unwrap() > 3500);
     let minutes = refusals["minutes"].as_array().unwrap();
-    let total: u64 = minutes.iter().flat_map(|minute| ["usedUp", "inFlight", "tooLarge"].map(|cause| minute[cause].as_u64().unwrap())).sum();
+    let total: u64 = minutes
+        .iter()
+        .flat_map(|minute| ["usedUp", "inFlight", "tooLarge"].map(|cause| minute[cause].as_u64().unwrap()))
+        .sum();
     assert_eq!((minutes.len(), total), (60, 3));
     let overview = api(&server, "/api/overview").await;
     assert_eq!((&overview["refused"], &overview["rates"][2]["refused"]), (&one(1, 1, 1), &one(1, 1, 1)));
@@ -263,7 +311,9 @@ impl EventStream {
     async fn open(server: &Server) -> (Self, String) {
         let to = SocketAddr::from(([127, 0, 0, 1], server.serving.http.port()));
         let mut stream = TcpStream::connect(to).await.unwrap();
-        let head = format!("GET /api/events HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {TOKEN}\r\n\r\n");
+        let head = format!(
+            "GET /api/events HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {TOKEN}\r\nconnection: close\r\n\r\n"
+        );
         stream.write_all(head.as_bytes()).await.unwrap();
         let mut events = Self(BufReader::new(stream));
         let (mut answer, mut line) = (String::new(), String::new());
@@ -366,10 +416,17 @@ async fn a_hundred_thousand_buckets_are_listed_in_pages() {
     let server = start(Some(TOKEN)).await;
     let mut client = server.kuadrant();
     for batch in 0..100_u64 {
-        let users = (0..1000).map(|n| of(&format!("user-{:05}", batch * 1000 + n), (batch * 7919 + n * 31) % 1000 + 1));
+        let users = (0..1000)
+            .map(|n| of(&format!("user-{:05}", batch * 1000 + n), (batch * 7919 + n * 31) % 1000 + 1));
         client.commit(commit(&batch.to_string(), users.collect())).await.unwrap();
     }
-    for path in ["/api/overview", "/api/counters?sort=share&count=50", "/api/counters?sort=share&count=50&search=user-012", "/api/counters?count=50", "/api/counters"] {
+    for path in [
+        "/api/overview",
+        "/api/counters?sort=share&count=50",
+        "/api/counters?sort=share&count=50&search=user-012",
+        "/api/counters?count=50",
+        "/api/counters",
+    ] {
         let start = Instant::now();
         let length = api(&server, path).await.to_string().len();
         println!("{path}: {:?}, {length} bytes", start.elapsed());
@@ -391,5 +448,8 @@ async fn a_hundred_thousand_buckets_are_listed_in_pages() {
     let overview = api(&server, "/api/overview").await;
     assert_eq!(overview["buckets"], 100_000);
     let first = api(&server, "/api/counters?sort=used&count=3").await;
-    assert_eq!(first.as_array().unwrap().iter().map(|bucket| &bucket["used"]).collect::<Vec<_>>(), [1000, 1000, 1000]);
+    assert_eq!(
+        first.as_array().unwrap().iter().map(|bucket| &bucket["used"]).collect::<Vec<_>>(),
+        [1000, 1000, 1000]
+    );
 }

@@ -189,7 +189,8 @@ impl MemoryLedger {
 
     /// Reads the buckets with these indices, except empty ones.
     fn read_batch(&self, batch: Range<BucketIndex>, now: Moment, readings: &mut Vec<CounterReading>) {
-        let is_empty = |reading: &CounterReading| reading.used == 0 && reading.held == 0 && reading.granted == 0;
+        let is_empty =
+            |reading: &CounterReading| reading.used == 0 && reading.held == 0 && reading.granted == 0;
         let batch = self.lock().buckets.readings(batch, now);
         readings.extend(batch.into_iter().filter(|reading| !is_empty(reading)));
     }
