@@ -19,7 +19,7 @@ export default async function operator({ open, api, signIn, until, accessible, t
 
   // Tenants choose the values of counters.
   const evil = '<img src=x onerror="document.body.dataset.evil=1">';
-  await page.getByRole('link', { name: 'Buckets' }).click();
+  await page.getByRole('link', { name: 'Buckets', exact: true }).click();
   const evilRow = page.getByRole('row').filter({ hasText: evil });
   await evilRow.waitFor();
   assert.equal(await page.locator('img[src=x]').count(), 0);

@@ -9,12 +9,12 @@ export default async function readonly({ open }) {
   assert.equal(await page.getByRole('button', { name: 'Reset' }).count(), 0);
   assert.equal(await page.getByRole('button', { name: 'Grant' }).count(), 0);
   assert.equal(await page.getByRole('button', { name: 'Sign out' }).count(), 0);
-  await page.getByRole('link', { name: 'Usage' }).click();
+  await page.getByRole('link', { name: 'Usage', exact: true }).click();
   await page.getByText('This adapter keeps no usage records (--usage).').waitFor();
-  await page.getByRole('link', { name: 'Policies' }).click();
+  await page.getByRole('link', { name: 'Policies', exact: true }).click();
   await page.getByText('limits.free.rates[0].limit').first().waitFor();
   await page.getByText('not in force').first().waitFor();
-  await page.getByRole('link', { name: 'Overview' }).click();
+  await page.getByRole('link', { name: 'Overview', exact: true }).click();
   await page.getByRole('heading', { name: 'Needs attention' }).waitFor();
 
   // A pause stops all updates.

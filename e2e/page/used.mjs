@@ -32,11 +32,11 @@ export default async function used({ open, api, ask, until }) {
 
   // Refusals and their causes.
   await ask('refuse');
-  await page.getByRole('link', { name: 'Refusals' }).click();
+  await page.getByRole('link', { name: 'Refusals', exact: true }).click();
   const refusal = page.locator('#latest').locator('..').locator('..').getByRole('row', { name: 'bob' }).first();
   await refusal.waitFor();
   assert.match(await refusal.textContent(), /Used up/);
-  await page.getByRole('link', { name: 'Overview' }).click();
+  await page.getByRole('link', { name: 'Overview', exact: true }).click();
   await until('the overview counts it', async () => /Refused in the last hour1/.test(await page.locator('.tiles').textContent()));
 
   // The adapter restarts with empty counters. The page notices, and follows the new one.

@@ -19,15 +19,20 @@ function Dialog({ title, children, action, onSubmit, onClose }) {
   useEffect(() => {
     const shown = dialog.current;
     shown.showModal();
-    return () => shown.close();
+    return () => shown.open && shown.close();
   }, []);
+  // It is closed while it is still part of the page, so that the focus returns to where it was.
+  const finish = (text) => {
+    dialog.current?.close();
+    onClose(text);
+  };
   const submit = async (event) => {
     event.preventDefault();
     if (isBusy) return;
     setBusy(true);
     setError('');
     try {
-      onClose(await onSubmit());
+      finish(await onSubmit());
     } catch (problem) {
       setError(problem.message);
       setBusy(false);
@@ -35,7 +40,7 @@ function Dialog({ title, children, action, onSubmit, onClose }) {
   };
   const cancel = (event) => {
     event.preventDefault();
-    onClose();
+    finish();
   };
   return html`<dialog ref=${dialog} aria-labelledby="dialog-title" onCancel=${cancel}>
     <form onSubmit=${submit}>
