@@ -197,7 +197,7 @@ fn everyone_can_use_it() {
         assert_eq!(world.send(&of("nightly-eval", "research")).status, 429);
     }
     for _ in 0..3 {
-        assert_eq!(world.send(&of("jonas", "platform").body(large())).status, 413);
+        assert_eq!(world.send(&of("maya", "search")).status, 429);
     }
     let folder = std::env::var_os("WEIR_SCREENSHOTS").map(PathBuf::from);
     play("everyone", &world.adapter, (Some(TOKEN), folder.as_deref().map(Path::new)), nothing);
@@ -205,12 +205,6 @@ fn everyone_can_use_it() {
     for request in waiting {
         assert_eq!(request.finish().status, 200);
     }
-}
-
-/// A request that is larger than any limit.
-fn large() -> String {
-    let text = "All the tokens of a year. ".repeat(100_000);
-    json!({ "model": "gpt-5.2", "messages": [{ "role": "user", "content": text }] }).to_string()
 }
 
 /// A gateway like many others: several limits, many users, an error in one policy.
@@ -225,7 +219,7 @@ fn showcase(token: &TokenFile) -> World {
             "per-team": { "counters": team, "rates": [{ "limit": 2_000_000, "period": "Day" }] },
             "budget": { "counters": team, "rates": [
                 { "limit": "250.00", "unit": "usd", "period": "Month", "timeZone": "Europe/Berlin" }] },
-            "at-once": { "counters": both, "rates": [{ "limit": 8, "unit": "concurrency" }] }
+            "at-once": { "counters": both, "rates": [{ "limit": 2, "unit": "concurrency" }] }
         },
         "prices": [{ "model": "*", "input": "1.25", "output": "10.00" }]
     });
