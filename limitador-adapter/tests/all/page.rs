@@ -425,14 +425,13 @@ async fn a_hundred_thousand_buckets_are_listed_in_pages() {
         "/api/counters?sort=share&count=50",
         "/api/counters?sort=share&count=50&search=user-012",
         "/api/counters?count=50",
-        "/api/counters",
     ] {
         let start = Instant::now();
         let length = api(&server, path).await.to_string().len();
         println!("{path}: {:?}, {length} bytes", start.elapsed());
     }
     let listing = tokio::spawn(async move {
-        for _ in 0..5 {
+        for _ in 0..2 {
             api(&server, "/api/counters?sort=share&count=50").await;
         }
         server
