@@ -1,6 +1,6 @@
 # The one entry point. Each target is one script of scripts/, which installs what it misses.
 .DEFAULT_GOAL := help
-.PHONY: help build manifests demo test test-clients test-k8s test-envoy-gateway test-istio test-outages test-kills cluster-test cluster k8s-up k8s-down kind-up kind-test kind-down crds chart docs reference check fuzz storm bench
+.PHONY: help build manifests demo test test-clients test-k8s test-envoy-gateway test-istio test-outages test-kills test-page screenshots cluster-test cluster k8s-up k8s-down kind-up kind-test kind-down crds chart docs reference check fuzz storm bench
 
 help: ## what there is
 	@bash scripts/help.sh
@@ -19,6 +19,12 @@ test: ## every check and test that needs no container engine
 
 test-clients: ## SDKs and coding agents from PyPI and npm, through a real Envoy; CLIENTS=NAME for some of them
 	@bash scripts/test-clients.sh
+
+test-page: ## the adapter's page in Debian's Chromium, with a real Envoy; PAGE=NAME for some of the tests
+	@bash scripts/test-page.sh
+
+screenshots: ## the pictures of docs/page.md anew
+	@bash scripts/screenshots.sh
 
 test-k8s: ## the tests against a real API server and etcd, without containers
 	@bash scripts/test-k8s.sh

@@ -8,7 +8,7 @@ say "formatting"
 cargo fmt --all --check
 
 say "lints"
-cargo clippy --workspace --exclude fuzz --all-targets --features e2e/kubernetes,e2e/envoy-gateway,e2e/istio,e2e/outages,e2e/storm,e2e/clients,e2e/cluster --locked --target-dir "$target" -- -D warnings
+cargo clippy --workspace --exclude fuzz --all-targets --features e2e/kubernetes,e2e/envoy-gateway,e2e/istio,e2e/outages,e2e/storm,e2e/clients,e2e/cluster,e2e/page --locked --target-dir "$target" -- -D warnings
 
 # `make demo` builds the adapter with the fewest features.
 cargo clippy -p limitador-adapter --no-default-features --locked --target-dir "$target" -- -D warnings
@@ -40,6 +40,10 @@ if command -v cargo-deny >/dev/null && cargo deny fetch db >/dev/null 2>&1; then
 else
   echo "advisories: NOT checked, since cargo-deny or its database cannot be reached" >&2
 fi
+
+say "libraries of the page"
+(cd limitador-adapter/src/admin/page/vendor && sha256sum --check --quiet SHA256SUMS) \
+  || die "the libraries of the page differ from their checksums: scripts/vendor.sh copies them again"
 
 say "machine paths in committed files"
 paths="$(git grep -nIE "(/root|/home/[a-z_][a-z0-9_-]*|/Users/[A-Za-z]+)/|$PWD/" -- . ':!Cargo.lock' ':!scripts/check.sh' || true)"

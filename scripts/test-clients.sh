@@ -6,11 +6,6 @@
 bash scripts/build.sh
 need_envoy
 
-need_node() {
-  command -v npm >/dev/null || apt_install nodejs npm
-  node -e 'process.exit(process.versions.node.split(".")[0] >= 20 ? 0 : 1)' || die "Node.js is older than 20: install a newer one"
-}
-
 # installed NAME FILE COMMAND...: creates a folder in the cache for the packages that the file pins. The command
 # receives a folder to fill.
 installed() {

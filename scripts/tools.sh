@@ -132,6 +132,11 @@ need_postgres() {
   fi
 }
 
+need_node() {
+  command -v npm >/dev/null || apt_install nodejs npm
+  node -e 'process.exit(process.versions.node.split(".")[0] >= 20 ? 0 : 1)' || die "Node.js is older than 20: install a newer one"
+}
+
 # Writes to another folder first, so that an interrupted download does not look complete.
 install_envoy() {
   local place="$1" pin="$2" work

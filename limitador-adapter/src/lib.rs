@@ -6,8 +6,8 @@
 //! [`check`] summarises policies, [`explain`] shows their effect on a request, and [`cluster_status`] shows
 //! the state of Weir in a cluster. [`warnings`] go to the log, the metrics and a webhook.
 //!
-//! Modules depend on each other in one direction only: `ledger` and `metrics` <- `policies` <- `kubernetes`,
-//! `warnings` <- `grpc` <- `admin`, `explain` <- `serve`.
+//! Modules depend on each other in one direction only: `ledger`, `refusals` and `metrics` <- `policies` <-
+//! `kubernetes`, `warnings`, `usage` <- `grpc` <- `admin`, `explain` <- `serve`.
 
 pub mod admin;
 pub mod check;
@@ -22,6 +22,7 @@ pub mod kubernetes;
 pub mod ledger;
 pub mod metrics;
 pub mod policies;
+pub mod refusals;
 pub mod secret;
 pub mod serve;
 pub mod usage;

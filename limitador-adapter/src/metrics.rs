@@ -2,6 +2,7 @@
 //! several adapters in one process count separately.
 
 use crate::ledger::LedgerSize;
+use crate::refusals::RefusalLog;
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Label, Level, Metadata, Recorder, SharedString};
 use metrics_exporter_prometheus::{
     BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
@@ -298,6 +299,8 @@ pub struct AdapterMetrics {
     pub loaded: Gauge,
     /// Policies and files with errors.
     pub invalid: Gauge,
+    /// Why calls were refused, for `/api/refusals`.
+    pub refusals: RefusalLog,
 }
 
 impl AdapterMetrics {
@@ -347,6 +350,7 @@ impl AdapterMetrics {
             watch_failures: counter(&recorder, "weir_policy_watch_failures_total", &[]),
             loaded: gauge(&recorder, "weir_policies_loaded", &[]),
             invalid: gauge(&recorder, "weir_policies_invalid", &[]),
+            refusals: RefusalLog::default(),
             recorder,
         })
     }

@@ -2,6 +2,7 @@
 
 use crate::admin::access::ApiAccess;
 use crate::admin::http::Pages;
+use crate::admin::live::{Live, LiveSource};
 use crate::admin::module::Modules;
 use crate::admin::usage::UsageReports;
 use crate::cli::{ServeArgs, Storage};
@@ -120,6 +121,13 @@ impl Serving {
         let routes = routes.await;
         let routes = routes.map_err(|error| ServeError::Reflection(error.to_string()))?;
         let (audit, records) = AuditTrail::new();
+        let access = ApiAccess::new(http, config.admin_token_file.clone());
+        let live = Live::new(LiveSource {
+            ledger: Arc::clone(&ledger),
+            in_force: in_force.clone(),
+            metrics: Arc::clone(&metrics),
+            can_change: access.can_change(),
+        });
         let pages = Pages {
             ledger: Arc::clone(&ledger),
             in_force,
@@ -128,7 +136,8 @@ impl Serving {
             known: are_known.clone(),
             modules,
             observers,
-            access: ApiAccess::new(http, config.admin_token_file.clone()),
+            access,
+            live,
             usage: recorder.clone().map(UsageReports::new),
             audit: if policies.is_of_cluster() { audit } else { AuditTrail::default() },
         };

@@ -73,6 +73,19 @@ impl ApiAccess {
         }
     }
 
+    /// Returns whether a call with these headers may read.
+    pub fn admits(&self, headers: &HeaderMap) -> bool {
+        self.check(headers).is_ok()
+    }
+
+    /// Returns whether a call with the right token may change something.
+    pub fn can_change(&self) -> bool {
+        match self {
+            Self::Token(_) => true,
+            Self::Local | Self::Closed => false,
+        }
+    }
+
     fn check(&self, headers: &HeaderMap) -> Result<(), Refusal> {
         match self {
             Self::Closed => Err(Refusal::NoToken),
@@ -149,10 +162,14 @@ fn shown(headers: &HeaderMap) -> Option<&[u8]> {
 
 /// Returns whether a call comes directly from this machine. A web page can make a browser call this machine
 /// under a foreign name (DNS rebinding). The host header then contains that name. Such a name has a dot,
-/// because names without a dot cannot be registered.
+/// because names without a dot cannot be registered. A foreign page cannot read an answer to a call under this
+/// machine's own name, but its calls take time, and the browser marks them.
 fn is_local(headers: &HeaderMap) -> bool {
     let proxied = OF_PROXIES.iter().any(|name| headers.contains_key(*name));
-    !proxied && headers.get_all(header::HOST).iter().all(|host| host.to_str().is_ok_and(is_local_name))
+    let foreign = headers.get("sec-fetch-site").is_some_and(|site| site == "cross-site");
+    !proxied
+        && !foreign
+        && headers.get_all(header::HOST).iter().all(|host| host.to_str().is_ok_and(is_local_name))
 }
 
 fn is_local_name(host: &str) -> bool {

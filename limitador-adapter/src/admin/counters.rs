@@ -1,13 +1,15 @@
 //! `/api/counters`: lists buckets, resets them, and grants additional amounts until a window ends.
 
 use super::http::{CounterView, Pages, unavailable};
+use super::live::Live;
+use super::search::SearchQuery;
 use crate::ledger::moment::Moment;
-use crate::ledger::{Grant, Granted, Key, Unavailable};
+use crate::ledger::{CounterReading, Grant, Granted, Key, Unavailable};
 use crate::policies::snapshot::PolicySnapshot;
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{RawQuery, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use llm::spelling::percent_decoded;
 use policy::model::{Unit, Window};
@@ -78,6 +80,7 @@ struct ListQuery {
     counters: Vec<String>,
     count: Option<usize>,
     after: Option<String>,
+    search: SearchQuery,
 }
 
 impl ListQuery {
@@ -97,8 +100,15 @@ impl ListQuery {
                     list.count = Some(value.parse().map_err(|_| "count: must be a number".to_owned())?)
                 }
                 "after" => list.after = Some(value),
-                _ => return Err(format!("{name}: unknown parameter")),
+                _ => match list.search.read(name, &value) {
+                    Some(read) => read?,
+                    None => return Err(format!("{name}: unknown parameter")),
+                },
             }
+        }
+        if list.search.is_sorted() && list.after.as_ref().is_some_and(|after| after.parse::<usize>().is_err())
+        {
+            return Err("after: must be a number in a sorted list".to_owned());
         }
         Ok(list)
     }
@@ -112,6 +122,58 @@ impl ListQuery {
             !key.is_overflow() && key.counters.iter().any(is)
         };
         self.filter.matches(key, in_force) && self.counters.iter().all(has)
+    }
+
+    /// Returns the page of these readings that the query names.
+    fn page(
+        &self,
+        query: &str,
+        readings: &[CounterReading],
+        in_force: &PolicySnapshot,
+        now: Moment,
+    ) -> Result<ListedPage, serde_json::Error> {
+        let matches = |reading: &&CounterReading| {
+            self.matches(&reading.key, in_force) && self.search.matches(reading, in_force)
+        };
+        let found: Vec<&CounterReading> = readings.iter().filter(matches).collect();
+        let total = found.len();
+        let (page, last) =
+            if self.search.is_sorted() { self.sorted(&found, in_force) } else { self.positioned(found) };
+        let views = page.iter().map(|reading| CounterView::new(reading, in_force, now));
+        let body = serde_json::to_vec(&views.collect::<Vec<_>>())?;
+        Ok(ListedPage { body, total, next: last.map(|last| self.next(query, &last)) })
+    }
+
+    /// Returns the buckets of the page in the default order. If others follow, also returns the last position.
+    fn positioned<'a>(&self, found: Vec<&'a CounterReading>) -> (Vec<&'a CounterReading>, Option<String>) {
+        let found = found.into_iter().map(|reading| (position(&reading.key), reading));
+        let is_after = |(position, _): &(String, &CounterReading)| {
+            self.after.as_ref().is_none_or(|after| position > after)
+        };
+        let mut found: Vec<_> = found.filter(is_after).collect();
+        found.sort_by(|(a, _), (b, _)| a.cmp(b));
+        let follow = found.len() > self.count();
+        found.truncate(self.count());
+        let last = found.last().filter(|_| follow).map(|(position, _)| position.clone());
+        (found.into_iter().map(|(_, reading)| reading).collect(), last)
+    }
+
+    /// Returns the buckets of the page of a sorted list. Its positions are numbers, because amounts change
+    /// between two calls.
+    fn sorted<'a>(
+        &self,
+        found: &[&'a CounterReading],
+        in_force: &PolicySnapshot,
+    ) -> (Vec<&'a CounterReading>, Option<String>) {
+        let skip = self.after.as_ref().and_then(|after| after.parse().ok()).unwrap_or(0);
+        let page = self.search.page(found, in_force, skip, self.count());
+        let end = skip.saturating_add(page.len());
+        let follow = !page.is_empty() && end < found.len();
+        (page, follow.then(|| end.to_string()))
+    }
+
+    fn count(&self) -> usize {
+        self.count.unwrap_or(usize::MAX)
     }
 
     /// Returns the query for the page that starts after this bucket.
@@ -142,6 +204,17 @@ pub fn percent_encoded(text: &str) -> String {
     encoded
 }
 
+/// The header with the number of buckets that match.
+const TOTAL: HeaderName = HeaderName::from_static("x-total-count");
+
+/// A page of the list as JSON.
+struct ListedPage {
+    body: Vec<u8>,
+    total: usize,
+    /// The query of the next page.
+    next: Option<String>,
+}
+
 /// `GET /api/counters`.
 pub(super) async fn list(State(pages): State<Pages>, RawQuery(query): RawQuery) -> Response {
     let query = query.unwrap_or_default();
@@ -150,27 +223,26 @@ pub(super) async fn list(State(pages): State<Pages>, RawQuery(query): RawQuery) 
         Err(problem) => return bad_request(&problem),
     };
     let in_force = Arc::clone(&pages.in_force.borrow());
-    let now = Moment::now();
-    let mut readings = match pages.ledger.readings(now).await {
-        Ok(readings) => readings,
-        Err(error) => return unavailable(&error),
+    let _turn = match pages.live.turn().await {
+        Ok(turn) => turn,
+        Err(error) => return error.into_response(),
     };
-    readings.retain(|reading| list.matches(&reading.key, &in_force));
-    let mut readings: Vec<_> =
-        readings.into_iter().map(|reading| (position(&reading.key), reading)).collect();
-    readings.sort_by(|(a, _), (b, _)| a.cmp(b));
-    if let Some(after) = &list.after {
-        readings.retain(|(position, _)| position > after);
-    }
-    let count = list.count.unwrap_or(usize::MAX);
-    let next =
-        (readings.len() > count).then(|| count.checked_sub(1).and_then(|last| readings.get(last))).flatten();
-    let link = next.map(|(last, _)| format!("</api/counters?{}>; rel=\"next\"", list.next(&query, last)));
-    let views = readings.iter().take(count).map(|(_, reading)| CounterView::new(reading, &in_force, now));
-    let body = Json(views.collect::<Vec<_>>());
-    match link {
-        Some(link) => ([(header::LINK, link)], body).into_response(),
-        None => body.into_response(),
+    let (now, readings) = match pages.live.readings(list.search.max_age()).await {
+        Ok(readings) => readings,
+        Err(error) => return error.into_response(),
+    };
+    let listed = Live::compute(move || list.page(&query, &readings, &in_force, now)).await;
+    match listed {
+        Ok(Ok(ListedPage { body, total, next })) => {
+            let link = next.map(|next| format!("</api/counters?{next}>; rel=\"next\""));
+            let link = link.and_then(|link| Some((header::LINK, HeaderValue::try_from(link).ok()?)));
+            let json = [(header::CONTENT_TYPE, "application/json")];
+            let mut response = ([(TOTAL, total.to_string())], json, body).into_response();
+            response.headers_mut().extend(link);
+            response
+        }
+        Ok(Err(error)) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
+        Err(error) => error.into_response(),
     }
 }
 
@@ -300,7 +372,6 @@ fn bad_request(problem: &str) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ledger::CounterReading;
 
     fn reading(who: &str) -> CounterReading {
         let counters = Arc::from([("auth.identity.userid".to_owned(), who.to_owned())]);

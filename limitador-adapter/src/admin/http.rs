@@ -2,8 +2,10 @@
 
 use crate::admin::access::{ApiAccess, guard, guard_change};
 use crate::admin::counters;
+use crate::admin::live::{self, Live};
 use crate::admin::module::{Module, Modules};
 use crate::admin::usage::{self, UsageReports};
+use crate::admin::{page, refused};
 use crate::grpc::observe::{ObservedReserve, Observers};
 use crate::ledger::moment::Moment;
 use crate::ledger::{CounterReading, Ledger, Unavailable};
@@ -12,7 +14,7 @@ use crate::policies::audit::AuditTrail;
 use crate::policies::collection::PolicyReport;
 use crate::policies::snapshot::PolicySnapshot;
 use axum::extract::{self, RawQuery, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -48,6 +50,8 @@ pub struct Pages {
     pub usage: Option<UsageReports>,
     /// Receives changes of counters.
     pub audit: AuditTrail,
+    /// Reads the buckets for open pages.
+    pub live: Arc<Live>,
 }
 
 impl Pages {
@@ -67,13 +71,19 @@ impl Pages {
             .route("/counters", get(counters::list))
             .route("/counters/reset", post(counters::reset).layer(needs_token.clone()))
             .route("/counters/grant", post(counters::grant).layer(needs_token))
-            .route("/usage", get(usage::totals))
+            .route("/events", get(live::events))
+            .route("/overview", get(live::overview))
             .route("/policies", get(policies))
+            .route("/refusals", get(refused::refusals))
+            .route("/usage", get(usage::totals))
             .route("/watch", get(watched))
             .fallback(|| async { StatusCode::NOT_FOUND })
-            .layer(axum::middleware::from_fn_with_state(self.access.clone(), guard));
+            .layer(axum::middleware::from_fn_with_state(self.access.clone(), guard))
+            .layer(axum::middleware::map_response(private));
         Router::new()
             .nest("/api", api)
+            .route("/", get(page::index))
+            .route("/page/{*file}", get(page::file))
             .route("/healthz", get(|| async { "ok\n" }))
             .route("/readyz", get(ready))
             .route("/metrics", get(metrics))
@@ -82,6 +92,14 @@ impl Pages {
             .route("/{file}", get(named_module))
             .with_state(self)
     }
+}
+
+/// Browsers do not store answers of the API, and do not guess their type: an error may quote the caller.
+async fn private(mut response: Response) -> Response {
+    let headers = response.headers_mut();
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
 }
 
 async fn module(State(pages): State<Pages>) -> Response {
@@ -228,7 +246,7 @@ impl CounterView {
     }
 }
 
-fn whole_seconds(duration: Duration) -> u64 {
+pub(super) fn whole_seconds(duration: Duration) -> u64 {
     duration.as_secs().saturating_add(u64::from(duration.subsec_nanos() > 0))
 }
 

@@ -1,9 +1,11 @@
 //! Resolves descriptors to rates in force and their buckets.
 
 use crate::ledger::crossing::WarnAt;
+use crate::ledger::moment::Moment;
 use crate::ledger::stored::DeferredCharge;
 use crate::ledger::{Key, LedgerOutcome, Status};
 use crate::policies::snapshot::{KnownLimit, KnownRate, PolicySnapshot};
+use crate::refusals::RateRefusal;
 use metrics::Counter;
 use policy::model::{Tariff, Unit, UsageCost};
 use protocol::wire::envoy::extensions::common::ratelimit::v3::rate_limit_descriptor::Entry;
@@ -185,6 +187,19 @@ impl<'a> FoundDescriptors<'a> {
         if outcome.statuses.iter().any(|status| status.overflowed) {
             self.count_once(outcome, |status| status.overflowed, |limit| &limit.overflowed);
         }
+    }
+
+    /// Returns the rates that refused a call. `needed` returns the room that a rate needed.
+    pub fn refusals(
+        &self,
+        outcome: &LedgerOutcome,
+        now: Moment,
+        needed: impl Fn(&Named<'a>, &KnownRate) -> u64,
+    ) -> Vec<RateRefusal> {
+        let limited = self.rates().zip(&outcome.statuses).filter(|(_, status)| status.limited);
+        limited
+            .map(|((named, rate, key), status)| RateRefusal::new(key, needed(named, rate), status, now))
+            .collect()
     }
 
     fn count_once(

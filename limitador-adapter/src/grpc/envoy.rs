@@ -43,19 +43,24 @@ impl Ask {
     }
 
     fn hit(self, amounts: &Amounts, named: &Named<'_>, rate: &KnownRate, key: &Arc<Key>) -> Hit {
+        let (need, charge, when) = self.amounts(amounts, named, rate);
+        let (max, warn_at) = (named.max_of(rate), named.warn_at(rate));
+        Hit { key: Arc::clone(key), max, need, charge, when, enforced: named.refuses(), warn_at }
+    }
+
+    /// Returns the required room, the amount to charge, and when to charge it.
+    fn amounts(self, amounts: &Amounts, named: &Named<'_>, rate: &KnownRate) -> (u64, u64, When) {
         let given = named.amount.or(amounts.of_request).map(|amount| named.amount_in(rate, amount));
         let amount = given.unwrap_or(amounts.by_default);
         let measured = rate.unit.is_of_usage() && given.is_some();
-        let (need, charge, when) = match self {
+        match self {
             // These calls cannot report when a request ends.
             _ if rate.unit == Unit::Concurrency => (1, 0, When::Admitted),
             Self::Check => (amount, 0, When::Admitted),
             Self::Report => (1, amount, When::Always),
             Self::Should if measured => (1, amount, When::Always),
             Self::Should => (amount, amount, When::Admitted),
-        };
-        let (max, warn_at) = (named.max_of(rate), named.warn_at(rate));
-        Hit { key: Arc::clone(key), max, need, charge, when, enforced: named.refuses(), warn_at }
+        }
     }
 }
 
@@ -86,6 +91,8 @@ pub async fn answer(
     if refused {
         limiter.metrics().hits_refused.increment(1);
         call.count_refusals(&outcome);
+        let needed = |named: &Named<'_>, rate: &KnownRate| ask.amounts(&amounts, named, rate).0.max(1);
+        limiter.metrics().refusals.record(call.refusals(&outcome, now, needed), now);
     } else {
         limiter.metrics().hits_admitted.increment(1);
     }

@@ -1,6 +1,6 @@
 //! Handles rate limit calls: converts messages to ledger calls and back. Both gRPC services use it.
 
-use crate::grpc::descriptors::FoundDescriptors;
+use crate::grpc::descriptors::{FoundDescriptors, Named};
 use crate::grpc::observe::Observers;
 use crate::ledger::moment::Moment;
 use crate::ledger::stored::{CreationCharge, Parking, SeenCharges, Sighting, StoredId, StoredResult};
@@ -9,7 +9,7 @@ use crate::ledger::{
     Settled, Status, Unavailable, When,
 };
 use crate::metrics::AdapterMetrics;
-use crate::policies::snapshot::PolicySnapshot;
+use crate::policies::snapshot::{KnownRate, PolicySnapshot};
 use crate::warnings::Warnings;
 use crate::warnings::webhook::WebhookQueue;
 use futures::stream::{self, StreamExt};
@@ -106,13 +106,7 @@ impl Limiter {
         let ttl = request.ttl.and_then(|ttl| Duration::try_from(ttl).ok()).filter(|ttl| !ttl.is_zero());
         let holds = call.rates().map(|(named, rate, key)| Hold {
             key: Arc::clone(key),
-            amount: match rate.unit {
-                Unit::Requests | Unit::Concurrency => 1,
-                Unit::Tokens | Unit::InputTokens | Unit::OutputTokens | Unit::Usd => {
-                    let most = if named.refuses() { u64::MAX } else { MAX_UNENFORCED };
-                    named.amount.unwrap_or(request.amount).clamp(1, most)
-                }
-            },
+            amount: held_amount(named, rate, request.amount),
             max: named.max_of(rate),
             ttl: named.ttl.or(ttl).unwrap_or(named.limit.ttl).min(LONGEST_HOLD),
             charge_at: if rate.unit == Unit::Requests { ChargeAt::Admission } else { ChargeAt::Commit },
@@ -124,7 +118,7 @@ impl Limiter {
             self.observers.is_any().then(|| holds.iter().map(|hold| hold.amount).collect::<Vec<_>>());
         let outcome = self.counted(self.ledger.reserve(&id, holds, now).await)?;
         self.warn(now);
-        self.count_reserve(&call, &outcome);
+        self.count_reserve(&call, &outcome, request.amount, now);
         if let Some(amounts) = amounts {
             self.observers.show(&call, &amounts, &outcome);
         }
@@ -344,7 +338,13 @@ impl Limiter {
         }
     }
 
-    fn count_reserve(&self, call: &FoundDescriptors<'_>, outcome: &LedgerOutcome) {
+    fn count_reserve(
+        &self,
+        call: &FoundDescriptors<'_>,
+        outcome: &LedgerOutcome,
+        by_default: u64,
+        now: Moment,
+    ) {
         match (outcome.admitted, outcome.idempotency) {
             (false, _) => &self.metrics.refused,
             (true, Idempotency::First) => &self.metrics.admitted,
@@ -355,6 +355,10 @@ impl Limiter {
         if outcome.idempotency == Idempotency::First {
             call.count_refusals(outcome);
             call.count_excused(outcome);
+        }
+        if !outcome.admitted {
+            let needed = |named: &Named<'_>, rate: &KnownRate| held_amount(named, rate, by_default);
+            self.metrics.refusals.record(call.refusals(outcome, now, needed), now);
         }
         call.count_overflows(outcome);
     }
@@ -375,6 +379,17 @@ impl Limiter {
                 call,
                 "a call names a limit that no policy in force has; weir_unknown_limits_total counts them"
             );
+        }
+    }
+}
+
+/// Returns the amount to hold. `by_default` is the amount of the call.
+fn held_amount(named: &Named<'_>, rate: &KnownRate, by_default: u64) -> u64 {
+    match rate.unit {
+        Unit::Requests | Unit::Concurrency => 1,
+        Unit::Tokens | Unit::InputTokens | Unit::OutputTokens | Unit::Usd => {
+            let most = if named.refuses() { u64::MAX } else { MAX_UNENFORCED };
+            named.amount.unwrap_or(by_default).clamp(1, most)
         }
     }
 }

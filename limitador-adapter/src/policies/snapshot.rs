@@ -108,16 +108,41 @@ impl PolicySnapshot {
     /// Returns the policy, as "NAMESPACE/POLICY", and the limit that a bucket belongs to. If the bucket
     /// belongs to no limit in force, returns its `counterKey` instead of the limit.
     pub fn names_of<'a>(&'a self, key: &'a Key) -> (&'a str, &'a str) {
-        match self.limit_of(key) {
+        self.names_of_counters(&key.limit)
+    }
+
+    /// Like [`Self::names_of`], by [`Key::limit`].
+    pub fn names_of_counters<'a>(&'a self, counted_as: &'a str) -> (&'a str, &'a str) {
+        match self.limit_counted_as(counted_as) {
             Some(limit) => (&*limit.policy, limit.name.as_str()),
-            None => key.limit.rsplit_once('/').unwrap_or(("", &key.limit)),
+            None => counted_as.rsplit_once('/').unwrap_or(("", counted_as)),
         }
     }
 
     /// Returns the limit in force that a bucket belongs to.
     pub fn limit_of(&self, key: &Key) -> Option<&KnownLimit> {
-        self.limit(self.counted.get(&key.limit).unwrap_or(&key.limit))
-            .filter(|limit| limit.counted_as == key.limit)
+        self.limit_counted_as(&key.limit)
+    }
+
+    fn limit_counted_as(&self, counted_as: &str) -> Option<&KnownLimit> {
+        self.limit(self.counted.get(counted_as).map_or(counted_as, |key| key))
+            .filter(|limit| &*limit.counted_as == counted_as)
+    }
+
+    /// Returns the limits in force, in no particular order.
+    pub fn limits(&self) -> impl Iterator<Item = &KnownLimit> {
+        self.limits.values()
+    }
+
+    /// Returns the counter expressions of each limit, by "NAMESPACE/POLICY/LIMIT".
+    pub fn counters_by_limit(&self) -> HashMap<String, Vec<&str>> {
+        let limits = self.policies.iter().flat_map(|valid| {
+            valid.policy.limits.iter().map(move |limit| (format!("{}/{}", valid.name, limit.name), limit))
+        });
+        let counters = limits.map(|(name, limit)| {
+            (name, limit.counters.iter().map(|counter| counter.source()).collect::<Vec<_>>())
+        });
+        counters.collect()
     }
 
     /// Returns the counter expressions of a limit, sorted.

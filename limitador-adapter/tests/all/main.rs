@@ -17,6 +17,7 @@ mod ledger_model;
 mod listener_sets;
 mod one_language;
 mod operators;
+mod page;
 mod plans;
 mod redis;
 mod secrets;

@@ -360,7 +360,7 @@ impl MemoryBuckets {
     /// Returns the reading of the bucket that counts a key now.
     pub fn read(&self, key: &Arc<Key>, now: Moment) -> CounterReading {
         let Seat { place, overflow } = self.seat(key);
-        let reading = place.and_then(|place| self.readings(&[place], now).pop());
+        let reading = place.and_then(|place| self.readings([place], now).pop());
         let key = overflow.unwrap_or_else(|| Arc::clone(key));
         let new = now.until_end_of(&key.window);
         let none = CounterReading { key, used: 0, held: 0, granted: 0, reset: None };
@@ -369,8 +369,12 @@ impl MemoryBuckets {
     }
 
     /// Returns the readings of the buckets with these indices.
-    pub fn readings(&self, places: &[BucketIndex], now: Moment) -> Vec<CounterReading> {
-        let buckets = places.iter().filter_map(|place| self.buckets.get(*place));
+    pub fn readings(
+        &self,
+        places: impl IntoIterator<Item = BucketIndex>,
+        now: Moment,
+    ) -> Vec<CounterReading> {
+        let buckets = places.into_iter().filter_map(|place| self.buckets.get(place));
         let reading = |bucket: &MemoryBucket| CounterReading {
             key: Arc::clone(&bucket.key),
             used: bucket.used(now),
@@ -381,9 +385,9 @@ impl MemoryBuckets {
         buckets.map(reading).collect()
     }
 
-    /// Returns the indices of all buckets.
-    pub fn places(&self) -> Vec<BucketIndex> {
-        self.buckets.iter().map(|(place, _)| place).collect()
+    /// Returns an index beyond those of all buckets.
+    pub fn end(&self) -> BucketIndex {
+        self.buckets.capacity()
     }
 
     /// Ends at most `at_most` expired windows. Returns whether more may have expired.

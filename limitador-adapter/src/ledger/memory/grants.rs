@@ -44,7 +44,7 @@ impl MemoryState {
             self.buckets.grant(place, grant.amount, now)?;
         }
         let place = self.buckets.find(&grant.key);
-        let reading = place.and_then(|place| self.buckets.readings(&[place], now).pop());
+        let reading = place.and_then(|place| self.buckets.readings([place], now).pop());
         let none = CounterReading { key: Arc::clone(&grant.key), used: 0, held: 0, granted: 0, reset: None };
         let reading = reading.unwrap_or(none);
         if !is_repeated {

@@ -21,10 +21,11 @@ use crate::ledger::{
     Charge, CounterReading, Grant, Granted, Hit, Hold, Idempotency, Key, Ledger, LedgerOutcome, LedgerSize,
     Raised, RaisedHold, Settled, StorageBytes, Unavailable, When, is_empty, is_worker, worker_of,
 };
-use buckets::Admission;
+use buckets::{Admission, BucketIndex};
 use state::{MemoryState, Taken, Want, all_admitted};
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -189,15 +190,12 @@ impl MemoryLedger {
         Ok(keys.iter().map(|key| state.buckets.read(key, now)).collect())
     }
 
-    /// See [`Ledger::readings`].
-    pub fn readings(&self, now: Moment) -> Result<Vec<CounterReading>, Unavailable> {
-        let places = self.at(now)?.buckets.places();
-        let mut readings = Vec::with_capacity(places.len());
-        for batch in places.chunks(BATCH) {
-            readings.extend(self.lock().buckets.readings(batch, now));
-        }
-        readings.retain(|reading| reading.used > 0 || reading.held > 0 || reading.granted > 0);
-        Ok(readings)
+    /// Reads the buckets with these indices, except empty ones.
+    fn read_batch(&self, batch: Range<BucketIndex>, now: Moment, readings: &mut Vec<CounterReading>) {
+        let is_empty =
+            |reading: &CounterReading| reading.used == 0 && reading.held == 0 && reading.granted == 0;
+        let batch = self.lock().buckets.readings(batch, now);
+        readings.extend(batch.into_iter().filter(|reading| !is_empty(reading)));
     }
 
     pub fn size(&self) -> LedgerSize {
@@ -310,7 +308,14 @@ impl Ledger for MemoryLedger {
         self.read(keys, now)
     }
     async fn readings(&self, now: Moment) -> Result<Vec<CounterReading>, Unavailable> {
-        self.readings(now)
+        let end = self.at(now)?.buckets.end();
+        let mut readings = Vec::new();
+        for start in (0..end).step_by(BATCH) {
+            self.read_batch(start..end.min(start.saturating_add(BATCH)), now, &mut readings);
+            // Other calls of this thread run between two batches.
+            tokio::task::yield_now().await;
+        }
+        Ok(readings)
     }
     async fn size(&self) -> Result<LedgerSize, Unavailable> {
         Ok(self.size())
