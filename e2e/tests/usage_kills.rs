@@ -75,7 +75,7 @@ struct World {
 
 fn send(to: SocketAddr, user: &str, number: usize) -> bool {
     let mut request = Request::chat(10 + number as u64 % 50).token(&jwt::token(&json!({ "userid": user })));
-    if number % 3 == 0 {
+    if number.is_multiple_of(3) {
         let messages = json!([{ "role": "user", "content": "Hi" }]);
         let body = json!({ "model": "m", "max_tokens": 40, "stream": true, "messages": messages });
         request = request.body(body.to_string());
