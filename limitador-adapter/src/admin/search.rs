@@ -20,6 +20,17 @@ enum SortBy {
     Held,
 }
 
+impl SortBy {
+    fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "share" => Ok(Self::Share),
+            "used" => Ok(Self::Used),
+            "held" => Ok(Self::Held),
+            _ => Err("sort: must be share, used or held".to_owned()),
+        }
+    }
+}
+
 /// The parameters of a list that the page uses.
 #[derive(Debug, Default)]
 pub(super) struct SearchQuery {
@@ -45,12 +56,7 @@ impl SearchQuery {
                 self.words = value.split_whitespace().map(str::to_lowercase).collect();
                 Ok(())
             }
-            "sort" => match value {
-                "share" => Ok(self.sort = Some(SortBy::Share)),
-                "used" => Ok(self.sort = Some(SortBy::Used)),
-                "held" => Ok(self.sort = Some(SortBy::Held)),
-                _ => Err("sort: must be share, used or held".to_owned()),
-            },
+            "sort" => SortBy::parse(value).map(|sort| self.sort = Some(sort)),
             "minShare" => number().map(|percent| self.min_share = Some(percent)),
             "minHeld" => number().map(|amount| self.min_held = Some(amount)),
             "maxAge" => number().map(|seconds| self.max_age = Duration::from_secs(seconds.min(MAX_AGE))),
