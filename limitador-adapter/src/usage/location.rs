@@ -1,6 +1,5 @@
 //! Where records are kept, as given to `--usage`. Errors and `Debug` never repeat any part of a URL.
 
-#[cfg(feature = "postgres")]
 use crate::secret::Secret;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -9,10 +8,8 @@ use std::str::FromStr;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum UsageLocation {
     /// A SQLite file.
-    #[cfg(feature = "sqlite")]
     Sqlite(PathBuf),
     /// The URL of a PostgreSQL database.
-    #[cfg(feature = "postgres")]
     Postgres(Secret),
 }
 
@@ -40,7 +37,6 @@ impl FromStr for UsageLocation {
     type Err = UsageLocationError;
 
     fn from_str(text: &str) -> Result<Self, UsageLocationError> {
-        #[cfg(feature = "sqlite")]
         if let Some(path) = text.strip_prefix("sqlite:") {
             return match path.strip_prefix("//").unwrap_or(path) {
                 "" => Err(UsageLocationError::NoPath),
@@ -48,7 +44,6 @@ impl FromStr for UsageLocation {
                 path => Ok(Self::Sqlite(PathBuf::from(path))),
             };
         }
-        #[cfg(feature = "postgres")]
         if text.starts_with("postgres://") || text.starts_with("postgresql://") {
             return Ok(Self::Postgres(Secret::new(text)));
         }
@@ -56,7 +51,7 @@ impl FromStr for UsageLocation {
     }
 }
 
-#[cfg(all(test, feature = "sqlite", feature = "postgres"))]
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -44,15 +44,24 @@ pub trait UsageStore: Send + Sync {
 
 /// Opens the store. A database server does not have to be reachable yet.
 pub fn open(access: &UsageAccess) -> Result<Arc<dyn UsageStore>, StoreError> {
-    match access.location {
+    match &access.location {
         #[cfg(feature = "sqlite")]
-        UsageLocation::Sqlite(ref path) => Ok(Arc::new(super::sqlite::SqliteStore::open(path)?)),
+        UsageLocation::Sqlite(path) => Ok(Arc::new(super::sqlite::SqliteStore::open(path)?)),
+        #[cfg(not(feature = "sqlite"))]
+        UsageLocation::Sqlite(_) => Err(left_out("SQLite")),
         #[cfg(feature = "postgres")]
-        UsageLocation::Postgres(ref url) => {
+        UsageLocation::Postgres(url) => {
             let password_file = access.password_file.clone();
             Ok(Arc::new(super::postgres::PostgresStore::new(url, password_file)?))
         }
+        #[cfg(not(feature = "postgres"))]
+        UsageLocation::Postgres(_) => Err(left_out("PostgreSQL")),
     }
+}
+
+#[cfg(not(all(feature = "sqlite", feature = "postgres")))]
+fn left_out(name: &str) -> StoreError {
+    StoreError::Rejected(format!("this adapter was built without {name}"))
 }
 
 /// Reports a query with more rows than [`MAX_TOTALS`].
