@@ -176,6 +176,15 @@ fn several_completions_hold_and_teach_as_many_times() {
     assert_eq!(worker.held("free", &chat(json!({ "n": 4 }))), 4 * 415);
 }
 
+/// Otherwise, a user with long responses could keep others from their limits.
+#[test]
+fn a_learned_output_holds_at_most_an_eighth_of_the_limit() {
+    let worker = Worker::new();
+    worker.teach(ENOUGH, &chat(json!({})), 1_000_000);
+    let held = worker.send("all", &chat(json!({})), |_| {});
+    assert_eq!((held["free"], held["costly"]), (125_000, 125_000));
+}
+
 #[test]
 fn short_outputs_do_not_make_a_hold_disappear() {
     let worker = Worker::new();

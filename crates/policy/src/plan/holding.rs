@@ -66,9 +66,26 @@ impl<'p> Matching<'p> {
         if is_open && holds_output { OutputKey::new(&first.policy, &first.limit, model) } else { None }
     }
 
-    /// Adds a hold for each rate in each bucket, and the parts that could not be evaluated. A call that
-    /// `is_free` uses no tokens and holds none; only a `cost` charges it.
-    pub fn hold(mut self, facts: &Facts, estimate: Estimate, is_free: bool, judgement: &mut Judgement) {
+    /// Returns the most that each rate holds if the output is a learned one: what it would hold otherwise, or an
+    /// eighth of its maximum. So the long responses of some users do not keep others from their limits.
+    pub fn bounds(&self, facts: &Facts, estimate: Estimate) -> Vec<u64> {
+        let bound = |(rate, max): &(&Arc<PlannedRate>, u64)| {
+            let tariff = tariff_of(&rate.rate, self.planned, facts).map(|(tariff, _)| tariff);
+            self.amount_of(rate, None, tariff, estimate, facts).max(*max / 8)
+        };
+        self.rates.iter().map(bound).collect()
+    }
+
+    /// Adds a hold for each rate in each bucket, at most its bound, and the parts that could not be evaluated. A
+    /// call that `is_free` uses no tokens and holds none; only a `cost` charges it.
+    pub fn hold(
+        mut self,
+        facts: &Facts,
+        estimate: Estimate,
+        bounds: &[u64],
+        is_free: bool,
+        judgement: &mut Judgement,
+    ) {
         let mut assumed = |part, error: &EvaluationError| {
             judgement.assumed.push(self.planned.failure(self.limit, part, error));
         };
@@ -86,7 +103,7 @@ impl<'p> Matching<'p> {
         let is_enforced = self.is_enforced(facts, &mut judgement.assumed);
         let signal = self.limit.boundary.signal().filter(|_| is_enforced);
         let refuses = is_enforced && !self.limit.boundary.is_soft();
-        for (rate, max) in &self.rates {
+        for (at, (rate, max)) in self.rates.iter().enumerate() {
             if is_free && rate.rate.unit.is_of_usage() && rate.rate.cost.is_none() {
                 continue;
             }
@@ -96,8 +113,8 @@ impl<'p> Matching<'p> {
             }
             let tariff = tariff.map(|(tariff, _)| tariff);
             let tokens = self.tokens.for_rate(rate.rate.unit, rate.rate.cost.is_some());
-            let computed = || tokens.compute.as_ref()?.amount(&Vec::new(), &estimate.usage(), false).ok();
-            let amount = amount(&rate.rate, given.or_else(computed), tariff, estimate, facts);
+            let amount = self.amount_of(rate, given, tariff, estimate, facts);
+            let amount = bounds.get(at).map_or(amount, |bound| amount.min(*bound));
             judgement.holds.extend(self.buckets.iter().map(|bucket| Hold {
                 rate: Arc::clone(rate),
                 counters: Arc::clone(&bucket.counters),
@@ -113,6 +130,20 @@ impl<'p> Matching<'p> {
             }));
         }
         judgement.doubts.append(&mut self.doubts);
+    }
+
+    /// Returns how much a rate holds: the given amount, or what the estimate would be charged.
+    fn amount_of(
+        &self,
+        rate: &PlannedRate,
+        given: Option<u64>,
+        tariff: Option<Tariff>,
+        estimate: Estimate,
+        facts: &Facts,
+    ) -> u64 {
+        let compute = self.tokens.compute_for(rate.rate.unit, rate.rate.cost.is_some());
+        let computed = || compute?.amount(&Vec::new(), &estimate.usage(), false).ok();
+        amount(&rate.rate, given.or_else(computed), tariff, estimate, facts)
     }
 
     /// Returns the maximum amount of a rate that one request may hold, if there is one.

@@ -40,8 +40,11 @@ impl TokenRules {
 
     /// Returns the rules for a rate in this unit. A rate with a `cost` does not use the computed tokens.
     pub(super) fn for_rate(&self, unit: Unit, has_cost: bool) -> Self {
-        let compute = self.compute.as_ref().filter(|_| unit == Unit::Tokens && !has_cost).cloned();
-        Self { pointers: self.pointers.clone(), compute }
+        Self { pointers: self.pointers.clone(), compute: self.compute_for(unit, has_cost).cloned() }
+    }
+
+    pub(super) fn compute_for(&self, unit: Unit, has_cost: bool) -> Option<&TokenCompute> {
+        self.compute.as_ref().filter(|_| unit == Unit::Tokens && !has_cost)
     }
 }
 
