@@ -65,11 +65,14 @@ fn remove_signals(shared: &Shared, in_force: &ActivePlan, facts: &mut Facts) {
     }
 }
 
-/// The facts of the request that a question about usage describes.
-pub fn described_facts(shared: &Shared, plan: &Plan, question: &UsageQuestion) -> Facts {
+/// The facts of the request that a question about usage describes. `None` if the caller must be identified, and is not.
+pub fn described_facts(shared: &Shared, plan: &Plan, question: &UsageQuestion) -> Option<Facts> {
     let mut facts = own_facts(shared);
     fetch(shared, question.needs(plan), &mut facts, Some(question));
-    facts
+    if shared.config.identity.is_some() && !plan.needs().contains(&Need::Identity) {
+        identify(shared, &mut facts);
+    }
+    (shared.config.identity.is_none() || facts.is_identified()).then_some(facts)
 }
 
 fn own_facts(shared: &Shared) -> Facts {

@@ -202,6 +202,15 @@ pub fn without_plan() -> Denial {
     error(503, "usage_unavailable", "The gateway has not received its rate limits yet. Please try again.")
 }
 
+/// The answer if the gateway identifies callers, but not this one.
+pub fn unidentified() -> Denial {
+    error(
+        401,
+        "unauthenticated",
+        "Your identity is unknown. Please send the credentials that you use for requests.",
+    )
+}
+
 /// The answer if the adapter is unreachable.
 fn unavailable() -> Denial {
     error(503, "usage_unavailable", "The rate limiter cannot be reached. Please try again.")

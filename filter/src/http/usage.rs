@@ -49,7 +49,7 @@ fn ask(shared: &Shared, context: u32, in_force: &ActivePlan) -> Result<(u32, Usa
     let text = String::from_utf8_lossy;
     let question = UsageQuestion::parse(&text(&method), &text(&target))?;
     let ActivePlan::Plan(plan) = in_force else { return Err(usage::without_plan()) };
-    let facts = request::described_facts(shared, plan, &question);
+    let facts = request::described_facts(shared, plan, &question).ok_or_else(usage::unidentified)?;
     let (call, message) = question.ask(plan, facts, &shared.memory)?;
     // Exchanges whose end the caller has seen are charged first.
     shared.deferred.read_ended();

@@ -190,6 +190,11 @@ impl Facts {
         self.auth = Some(value);
     }
 
+    /// Whether there is an identity.
+    pub fn is_identified(&self) -> bool {
+        self.auth.is_some()
+    }
+
     /// Marks the identity as too large to be read. Expressions that use `auth` fail instead of finding no
     /// identity.
     pub fn auth_too_large(&mut self) {
