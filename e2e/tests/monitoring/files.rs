@@ -4,8 +4,8 @@ use crate::prometheus::{promtool, read, rules, text};
 use crate::{FIRED, TAGGED, expressions};
 use e2e::artefacts::root;
 use regex::Regex;
-use serde_json::Value;
-use std::collections::BTreeSet;
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
 
 fn document(path: &str) -> String {
     std::fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
@@ -36,6 +36,94 @@ fn every_metric_in_an_expression_is_declared() {
     let unknown: Vec<_> =
         used.iter().filter(|name| !declared.contains(*name) && !labels.contains(*name)).collect();
     assert!(used.len() > 30 && unknown.is_empty(), "{unknown:?}");
+}
+
+/// A metric of the filter with labels, as Envoy names it.
+struct LabelledMetric {
+    name: String,
+    labels: Vec<(String, &'static str)>,
+}
+
+impl LabelledMetric {
+    /// Returns those in the reference, each with values that could be mistaken for other parts of the name.
+    fn all() -> Vec<Self> {
+        let reference = document("docs/reference/metrics.md");
+        let (of_filter, _) = reference.split_once("## The adapter").unwrap();
+        let rows = Regex::new(r"(?m)^\| `(weir_[a-z_]+)` \| [a-z]+ \| (`[^|]+`) \|").unwrap();
+        let value = |label: &str| match label {
+            "policy" => "default/the-limit-policy",
+            "limit" => "because-of",
+            "cause" => "counter_too_long",
+            "part" => "enforceWhen",
+            "method" => "GetPlan",
+            "source" => "estimated",
+            "for" => "request_body",
+            other => panic!("a new label: {other}"),
+        };
+        let labels = |text: &str| {
+            let names = text.split(", ").map(|name| name.trim_matches('`').to_owned());
+            names.map(|name| (name.clone(), value(&name))).collect()
+        };
+        let all: Vec<_> = rows
+            .captures_iter(of_filter)
+            .map(|row| Self { name: row[1].to_owned(), labels: labels(&row[2]) })
+            .collect();
+        assert!(all.len() > 10);
+        all
+    }
+
+    fn dotted(&self) -> String {
+        self.labels.iter().fold(self.name.clone(), |name, (label, value)| format!("{name}.{label}.{value}"))
+    }
+
+    /// Returns the labels that Prometheus must have, with the metric's name.
+    fn wanted(&self, value: impl Fn(&str) -> String) -> BTreeMap<String, String> {
+        let labels = self.labels.iter().map(|(label, written)| (format!("weir_{label}"), value(written)));
+        labels.chain([("__name__".to_owned(), self.name.clone())]).collect()
+    }
+}
+
+#[test]
+fn stats_tags_find_every_label() {
+    let config: Value = serde_saphyr::from_str(&document(TAGGED)).unwrap();
+    let tags = config["stats_config"]["stats_tags"].as_array().unwrap();
+    for metric in LabelledMetric::all() {
+        let mut name = format!("wasmcustom.{}", metric.dotted());
+        let mut labels = BTreeMap::new();
+        let (written, mut removed) = (name.clone(), Vec::new());
+        for tag in tags {
+            let pattern = Regex::new(tag["regex"].as_str().unwrap()).unwrap();
+            let Some(found) = pattern.captures(&written) else { continue };
+            labels.insert(tag["tag_name"].as_str().unwrap().to_owned(), found[2].to_owned());
+            removed.push(found[1].to_owned());
+        }
+        removed.iter().for_each(|part| name = name.replacen(part.as_str(), "", 1));
+        labels.insert("__name__".to_owned(), name.replace("wasmcustom.", ""));
+        assert_eq!(labels, metric.wanted(str::to_owned));
+    }
+}
+
+/// What Prometheus does with `metric_relabel_configs`, for the one kind of rule that the file has.
+#[test]
+fn relabelling_finds_every_label() {
+    let config = read("prometheus.yaml");
+    let jobs = config["scrape_configs"].as_array().unwrap();
+    let rules = jobs.iter().find(|job| job["job_name"] == "envoy").unwrap()["metric_relabel_configs"]
+        .as_array()
+        .unwrap();
+    let sanitised = |text: &str| text.replace(['.', '/', '-'], "_");
+    for metric in LabelledMetric::all() {
+        let mut labels = BTreeMap::from([("__name__".to_owned(), sanitised(&metric.dotted()))]);
+        for rule in rules {
+            assert_eq!(rule["source_labels"], json!(["__name__"]));
+            let pattern = Regex::new(&format!("^(?:{})$", rule["regex"].as_str().unwrap())).unwrap();
+            let name = labels["__name__"].clone();
+            if let Some(found) = pattern.captures(&name) {
+                labels.insert(rule["target_label"].as_str().unwrap().to_owned(), found[1].to_owned());
+            }
+        }
+        assert_eq!(labels, metric.wanted(sanitised));
+    }
 }
 
 #[test]

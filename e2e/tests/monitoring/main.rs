@@ -113,10 +113,20 @@ fn send_until(world: &World, request: &Request, mut is_reached: impl FnMut() -> 
                 }
             });
         }
+        let end = EndClients(&ended);
         let reached = wait::within(2 * wait::DEADLINE, || is_reached().then_some(()));
-        ended.store(true, Ordering::SeqCst);
+        drop(end);
         assert!(reached.is_some(), "{}", world.envoy.stats("weir_"));
     });
+}
+
+/// Ends the clients even if the test fails, so that it does not wait for them.
+struct EndClients<'a>(&'a AtomicBool);
+
+impl Drop for EndClients<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
 }
 
 /// Makes the filter drop charges and usage records, which needs a filter with [`LEAST_MEMORY`]. The adapter must be
