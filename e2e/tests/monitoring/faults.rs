@@ -3,7 +3,7 @@
 
 use crate::prometheus::Prometheus;
 use crate::{
-    TAGGED, admitted, by, overflow_the_queues, path, policies, start, start_as, usage_store,
+    admitted, by, overflow_the_queues, path, policies, start, start_as, tagged, usage_store,
     with_least_memory,
 };
 use e2e::adapter::Adapter;
@@ -22,7 +22,7 @@ fn fires(prometheus: &Prometheus, world: &World, alerts: &[&str]) {
 }
 
 pub fn adapter_away(alerts: &[&str]) {
-    let mut world = start(World::build().config(TAGGED), Adapter::start(&policies()));
+    let mut world = start(tagged(), Adapter::start(&policies()));
     let prometheus = Prometheus::watch(&world);
     prometheus.stays_quiet(BEFORE, || admitted(&world));
     world.adapter.kill();

@@ -50,6 +50,11 @@ faults! {
     usage_store_away => ["WeirUsageStoreDown"];
 }
 
+/// Returns a builder for a world with [`TAGGED`]. The timeout is long, so that a busy machine is not a fault.
+fn tagged() -> Builder {
+    World::build().config(TAGGED).plugin(|plugin| plugin["adapter"]["timeout"] = "2s".into())
+}
+
 /// Returns the policies of these tests: one that fails open, and a stricter one for some paths.
 fn policies() -> Vec<String> {
     let counters = json!([{ "expression": "auth.identity.userid" }]);
@@ -154,7 +159,7 @@ fn no_alert_fires_without_a_fault() {
     let folder = tempfile::tempdir().unwrap();
     let store = usage_store(&folder);
     let adapter = Adapter::start_as(&policies(), &["--usage", &store]);
-    let world = start(World::build().config(TAGGED), adapter);
+    let world = start(tagged(), adapter);
     let prometheus = Prometheus::watch(&world);
     prometheus.stays_quiet(15, || {
         admitted(&world);
@@ -168,7 +173,7 @@ fn no_alert_fires_without_a_fault() {
 
 #[test]
 fn every_panel_shows_data_from_a_proxy_with_stats_tags() {
-    panels(World::build().config(TAGGED));
+    panels(tagged());
 }
 
 #[test]
