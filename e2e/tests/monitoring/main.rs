@@ -23,6 +23,10 @@ const TAGGED: &str = "manifests/envoy/envoy.yaml";
 /// The smallest memory budget of a worker, which limits the charges and records that it keeps.
 const LEAST_MEMORY: u64 = 16 << 20;
 
+/// The maximum number of counters of a limit, and the maximum length of a counter's value.
+const WIDTH: usize = 16;
+const LONGEST_VALUE: usize = 512;
+
 /// Declares a test for each fault, with the alerts that must fire.
 macro_rules! faults {
     ($($fault:ident => [$($alert:literal),*];)*) => {
@@ -70,7 +74,11 @@ fn policies() -> Vec<String> {
     tested["when"] = json!([{ "predicate": "request.url_path.startsWith('/tested')" }]);
     tested["enforceWhen"] = "request.headers['x-dry-run'] != 'true'".into();
     small["when"] = json!([{ "predicate": "request.url_path.startsWith('/small')" }]);
-    let limits = json!({ "per-user": warned, "soft": soft, "tested": tested, "small": small });
+    let mut wide = limit(1_000_000);
+    wide["when"] = json!([{ "predicate": "request.url_path.startsWith('/wide')" }]);
+    let header = |index| json!({ "expression": format!("request.headers['x-wide-{index}']") });
+    wide["counters"] = (0..WIDTH).map(header).collect();
+    let limits = json!({ "per-user": warned, "soft": soft, "tested": tested, "small": small, "wide": wide });
     let strict = json!({ "failureMode": "Deny", "limits": { "per-user": limit(1_000_000) },
         "when": [{ "predicate": "request.url_path.startsWith('/strict')" }] });
     vec![policy("llm", json!({ "failureMode": "Allow", "limits": limits })), policy("strict", strict)]
@@ -138,8 +146,10 @@ impl Drop for EndClients<'_> {
 /// away.
 fn overflow_the_queues(world: &World) {
     // The queues contain the counters' values.
-    let long = by(&"a".repeat(1000));
-    send_until(world, &long, || {
+    let wide = (0..WIDTH).fold(path(by("alice"), "/wide"), |request, index| {
+        request.header(&format!("x-wide-{index}"), "a".repeat(LONGEST_VALUE))
+    });
+    send_until(world, &wide, || {
         let dropped = |what: &str| world.envoy.stat(&format!("wasmcustom.weir_{what}_dropped"));
         dropped("commits") > 0 && dropped("usage_records") > 0
     });
