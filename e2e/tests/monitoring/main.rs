@@ -209,7 +209,7 @@ fn everything(world: &World) {
 
 fn panels(builder: Builder) {
     let folder = tempfile::tempdir().unwrap();
-    let arguments = ["--usage", &usage_store(&folder), "--max-counters", "16"];
+    let arguments = ["--usage", &usage_store(&folder), "--counter-memory", "64Ki"];
     let adapter = Adapter::start_as(&policies(), &arguments);
     let mut world = start(with_least_memory(builder), adapter);
     let prometheus = Prometheus::watch(&world);
