@@ -72,7 +72,7 @@ fn policies() -> Vec<String> {
     soft["boundary"] = "Soft".into();
     soft["when"] = json!([{ "predicate": "request.url_path.startsWith('/soft')" }]);
     tested["when"] = json!([{ "predicate": "request.url_path.startsWith('/tested')" }]);
-    tested["enforceWhen"] = "auth.identity.tier == 'gold'".into();
+    tested["enforceWhen"] = "int(auth.identity.userid) > 0".into();
     small["when"] = json!([{ "predicate": "request.url_path.startsWith('/small')" }]);
     let mut wide = limit(1_000_000);
     wide["when"] = json!([{ "predicate": "request.url_path.startsWith('/wide')" }]);
