@@ -1,6 +1,6 @@
 # The one entry point. Each target is one script of scripts/, which installs what it misses.
 .DEFAULT_GOAL := help
-.PHONY: help build manifests demo test test-clients test-k8s test-envoy-gateway test-istio test-outages test-kills test-page screenshots cluster-test cluster k8s-up k8s-down kind-up kind-test kind-down crds chart docs reference check fuzz storm bench
+.PHONY: help build manifests demo test test-clients test-k8s test-envoy-gateway test-istio test-outages test-kills test-page test-monitoring screenshots cluster-test cluster k8s-up k8s-down kind-up kind-test kind-down crds chart docs reference check fuzz storm bench
 
 help: ## what there is
 	@bash scripts/help.sh
@@ -22,6 +22,9 @@ test-clients: ## SDKs and coding agents from PyPI and npm, through a real Envoy;
 
 test-page: ## the adapter's page in Debian's Chromium, with a real Envoy; PAGE=NAME for some of the tests
 	@bash scripts/test-page.sh
+
+test-monitoring: ## the dashboard and the alerts with a real Prometheus; FAULT=NAME for some of the tests
+	@bash scripts/test-monitoring.sh
 
 screenshots: ## the pictures of docs/page.md anew
 	@bash scripts/screenshots.sh

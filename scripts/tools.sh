@@ -132,6 +132,28 @@ need_postgres() {
   fi
 }
 
+# Provides `prometheus` and `promtool` for the tests: the folder that WEIR_PROMETHEUS names, or Debian's package. The
+# package is unpacked, because installing it would also start a server on this machine.
+need_prometheus() {
+  WEIR_PROMETHEUS="${WEIR_PROMETHEUS:-$cache/prometheus}"
+  if [ ! -x "$WEIR_PROMETHEUS/promtool" ]; then
+    local work
+    command -v apt-get >/dev/null || die "WEIR_PROMETHEUS=FOLDER names a folder with prometheus and promtool (no apt-get here)"
+    say "downloading Debian's Prometheus (19 MB)"
+    mkdir -p "$cache"
+    work="$(mktemp -d "$cache/prometheus.XXXXXX")"
+    # The lists of packages may be missing, and only root can fetch them.
+    [ "$(id -u)" != 0 ] || quietly apt-get -o DPkg::Lock::Timeout=300 update || die "apt-get update failed"
+    (cd "$work" && quietly apt-get download prometheus) || die "apt-get could not download prometheus"
+    dpkg-deb --extract "$work"/prometheus_*.deb "$work/package"
+    "$work/package/usr/bin/prometheus" --version >/dev/null 2>&1 || die "Debian's Prometheus does not run here"
+    rm -rf "$WEIR_PROMETHEUS"
+    mv "$work/package/usr/bin" "$WEIR_PROMETHEUS"
+    rm -rf "$work"
+  fi
+  export WEIR_PROMETHEUS
+}
+
 need_node() {
   command -v npm >/dev/null || apt_install nodejs npm
   node -e 'process.exit(process.versions.node.split(".")[0] >= 20 ? 0 : 1)' || die "Node.js is older than 20: install a newer one"

@@ -108,6 +108,15 @@ pub fn postgres() -> PathBuf {
     installed.pop().expect("PostgreSQL is missing: install it, or name its `bin` folder in WEIR_POSTGRES")
 }
 
+/// Returns `prometheus` or `promtool`, from `$WEIR_PROMETHEUS`, or from the package that `make test-monitoring` unpacks.
+pub fn prometheus(program: &str) -> PathBuf {
+    let folder =
+        std::env::var_os("WEIR_PROMETHEUS").map_or_else(|| cache().join("prometheus"), PathBuf::from);
+    let path = folder.join(program);
+    assert!(path.exists(), "{} is missing: run `make test-monitoring`", path.display());
+    path
+}
+
 /// Returns the cache folder for downloads.
 pub fn cache() -> PathBuf {
     let home = || PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache");

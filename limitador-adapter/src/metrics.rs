@@ -106,6 +106,12 @@ pub const METRICS: &[AdapterMetric] = &[
         help: "Reservations that expired because their worker was gone.",
     },
     AdapterMetric {
+        name: "weir_storage_up",
+        kind: MetricKind::Gauge,
+        labels: &[],
+        help: "1 if the storage answers. If it is 0, the sizes of the storage and the numbers of holds, reservations and counters are `NaN`.",
+    },
+    AdapterMetric {
         name: "weir_storage_used_bytes",
         kind: MetricKind::Gauge,
         labels: &[],
@@ -429,24 +435,29 @@ impl AdapterMetrics {
         self.handle.run_upkeep();
     }
 
-    /// Renders the exposition, including the ledger's current size.
-    pub fn render(&self, size: LedgerSize, is_full: bool) -> String {
-        for (name, value) in [
-            ("weir_holds", size.holds),
-            ("weir_reservations", size.reservations),
-            ("weir_counters", size.counters),
-        ] {
-            gauge(&self.recorder, name, &[]).set(value as f64);
+    /// Renders the exposition. `size` is the ledger's current size, if it answers. A size that is no longer known
+    /// is NaN, because the last one would look as if it were current.
+    pub fn render(&self, size: Option<LedgerSize>, is_full: bool) -> String {
+        let set = |name, value: f64| gauge(&self.recorder, name, &[]).set(value);
+        let of = |part: fn(LedgerSize) -> usize| size.map_or(f64::NAN, |size| part(size) as f64);
+        set("weir_holds", of(|size| size.holds));
+        set("weir_reservations", of(|size| size.reservations));
+        set("weir_counters", of(|size| size.counters));
+        if let Some(settled) = size.and_then(|size| size.settled) {
+            set("weir_settled_reservations", settled as f64);
         }
-        if let Some(settled) = size.settled {
-            gauge(&self.recorder, "weir_settled_reservations", &[]).set(settled as f64);
+        let bytes = match size {
+            Some(size) => size.bytes.map(|bytes| (bytes.used as f64, bytes.most as f64)),
+            None => Some((f64::NAN, f64::NAN)),
+        };
+        if let Some((used, most)) = bytes {
+            set("weir_storage_used_bytes", used);
+            set("weir_storage_max_bytes", most);
         }
-        if let Some(bytes) = size.bytes {
-            gauge(&self.recorder, "weir_storage_used_bytes", &[]).set(bytes.used as f64);
-            gauge(&self.recorder, "weir_storage_max_bytes", &[]).set(bytes.most as f64);
-        }
-        gauge(&self.recorder, "weir_storage_full", &[]).set(f64::from(u8::from(is_full)));
-        counter(&self.recorder, "weir_settled_forgotten_total", &[]).absolute(size.forgotten);
+        set("weir_storage_up", f64::from(u8::from(size.is_some())));
+        set("weir_storage_full", f64::from(u8::from(is_full)));
+        let forgotten = size.map_or(0, |size| size.forgotten);
+        counter(&self.recorder, "weir_settled_forgotten_total", &[]).absolute(forgotten);
         self.handle.render()
     }
 }

@@ -149,15 +149,12 @@ async fn ready(State(pages): State<Pages>, RawQuery(query): RawQuery) -> Respons
     }
 }
 
+/// Answers even if the storage does not, because that is when the metrics are needed.
 async fn metrics(State(pages): State<Pages>) -> Response {
-    match pages.ledger.size().await {
-        Ok(size) => {
-            let is_full = matches!(pages.ledger.ready().await, Err(Unavailable::Full(_)));
-            let exposition = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
-            (exposition, pages.metrics.render(size, is_full)).into_response()
-        }
-        Err(error) => unavailable(&error),
-    }
+    let size = pages.ledger.size().await.ok();
+    let is_full = size.is_some() && matches!(pages.ledger.ready().await, Err(Unavailable::Full(_)));
+    let exposition = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
+    (exposition, pages.metrics.render(size, is_full)).into_response()
 }
 
 pub(super) fn unavailable(error: &Unavailable) -> Response {

@@ -376,13 +376,18 @@ async fn adapters_share_everything_and_say_when_their_redis_is_gone() {
     assert_eq!(one.json("/api/counters").await, other.json("/api/counters").await);
     assert_eq!(one.books("free", "tokens").await, [(50, 0)]);
     assert_eq!(one.metric("weir_counters").await, 3.0);
+    assert_eq!(one.metric("weir_storage_up").await, 1.0);
 
     assert_eq!(one.get("/readyz").await.0, 200);
     redis.kill();
-    for path in ["/readyz", "/api/counters", "/metrics"] {
+    for path in ["/readyz", "/api/counters"] {
         let (status, told) = one.get(path).await;
         assert_eq!((status, told.starts_with("the counter storage failed: ")), (503, true), "{path}: {told}");
     }
+    // The metrics that an alert needs are there, and what is not known is not shown as if it were.
+    assert_eq!(one.metric("weir_storage_up").await, 0.0);
+    assert!(one.metric("weir_counters").await.is_nan());
+    assert!(one.metric("weir_policies_loaded").await > 0.0);
     assert_eq!(one.get("/readyz?exclude=storage").await, (200, "ok\n".to_owned()));
     let refused = one.kuadrant().reserve(reserve("3", whole(1, 1))).await.unwrap_err();
     assert_eq!(refused.code(), tonic::Code::Unavailable);

@@ -104,7 +104,7 @@ fn event(used: u64) -> WarningEvent {
 
 /// Returns the number of deliveries with this outcome.
 fn deliveries(metrics: &AdapterMetrics, outcome: &str) -> u64 {
-    let text = metrics.render(LedgerSize::default(), false);
+    let text = metrics.render(Some(LedgerSize::default()), false);
     let start = format!("weir_webhook_deliveries_total{{outcome=\"{outcome}\"}} ");
     text.lines().find_map(|line| line.strip_prefix(&start)).unwrap().parse().unwrap()
 }

@@ -59,7 +59,7 @@ fn exported() -> BTreeSet<String> {
         bytes: Some(StorageBytes { used: 1, most: 2 }),
         ..LedgerSize::default()
     };
-    let text = metrics.render(size, false);
+    let text = metrics.render(Some(size), false);
     let name = |line: &str| line.strip_prefix("# TYPE ")?.split(' ').next().map(str::to_owned);
     text.lines().filter_map(name).collect()
 }
