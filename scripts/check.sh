@@ -8,7 +8,7 @@ say "formatting"
 cargo fmt --all --check
 
 say "lints"
-cargo clippy --workspace --exclude fuzz --all-targets --features e2e/kubernetes,e2e/envoy-gateway,e2e/istio,e2e/outages,e2e/storm,e2e/clients,e2e/cluster,e2e/page --locked --target-dir "$target" -- -D warnings
+cargo clippy --workspace --exclude fuzz --all-targets --features e2e/kubernetes,e2e/envoy-gateway,e2e/istio,e2e/outages,e2e/storm,e2e/clients,e2e/cluster,e2e/page,e2e/monitoring --locked --target-dir "$target" -- -D warnings
 
 # `make demo` builds the adapter with the fewest features.
 cargo clippy -p limitador-adapter --no-default-features --locked --target-dir "$target" -- -D warnings
