@@ -63,6 +63,18 @@ impl Config {
         edit(self.named(name));
     }
 
+    /// Adds a cluster like the upstream's, with this name and address, and routes all requests to it.
+    pub fn route_to(&mut self, name: &str, upstream: SocketAddr) {
+        let mut cluster = self.named_cluster("llm");
+        cluster["name"] = name.into();
+        self.add_cluster(cluster);
+        self.cluster(name, upstream);
+        let hosts = &mut self.typed(".HttpConnectionManager")["route_config"]["virtual_hosts"];
+        for route in hosts[0]["routes"].as_array_mut().expect("a list") {
+            route["route"]["cluster"] = name.into();
+        }
+    }
+
     /// Copies the settings of another cluster, except for addresses and TLS.
     pub fn take_settings(&mut self, name: &str, from: &Value) {
         let cluster = self.named(name);

@@ -4,7 +4,7 @@
 //! Each request has a user of its own, so each counter and each record belong to one exchange. What must hold:
 //! - No exchange has two records.
 //! - A record and its counter have the same number of tokens.
-//! - An exchange whose Envoy was not killed has a record if and only if it was charged. If its response arrived,
+//! - Unless Envoy was killed, an exchange has a record if and only if it was charged. If its response arrived,
 //!   it was charged.
 //!
 //! A killed Envoy loses what it has not sent yet. So if an exchange was running or had just ended at that moment,

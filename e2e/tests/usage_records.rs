@@ -11,7 +11,6 @@ use e2e::upstream::{Answer, Gate};
 use e2e::wait;
 use e2e::world::{World, per_user, policy};
 use serde_json::{Value, json};
-use std::net::SocketAddr;
 use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -222,19 +221,6 @@ fn a_store_can_be_added_and_is_used_within_one_poll() {
     assert_eq!(world.adapter.get(path).status, 200);
 }
 
-/// Routes all requests to this upstream.
-fn to(config: &mut Config, upstream: SocketAddr) {
-    let clusters = config.all()["static_resources"]["clusters"].as_array_mut().expect("a list");
-    let mut sockets = clusters.iter().find(|one| one["name"] == "llm").expect("the upstream").clone();
-    sockets["name"] = "sockets".into();
-    clusters.push(sockets);
-    config.cluster("sockets", upstream);
-    let hosts = &mut config.typed(".HttpConnectionManager")["route_config"]["virtual_hosts"];
-    for route in hosts[0]["routes"].as_array_mut().expect("a list") {
-        route["route"]["cluster"] = "sockets".into();
-    }
-}
-
 #[test]
 fn each_call_in_a_websocket_has_a_record() {
     let postgres = Postgres::start();
@@ -248,8 +234,10 @@ fn each_call_in_a_websocket_has_a_record() {
     let spec = json!({ "limits": { "all": { "rates": [{ "limit": 10_000, "window": "1h" }] } } });
     let adapter = Adapter::start_as(&[policy("llm", spec)], &["--usage", &postgres.url()]);
     let address = sockets.address();
-    let world =
-        World::build().reading_bodies(1 << 20).change(|config| to(config, address)).start_with(adapter);
+    let world = World::build()
+        .reading_bodies(1 << 20)
+        .change(|config| config.route_to("sockets", address))
+        .start_with(adapter);
     let mut peer = Peer::open(world.envoy.address(), "/v1/responses", "", false).expect("it is a WebSocket");
     for _ in 0..3 {
         peer.say(

@@ -1,31 +1,16 @@
 //! WebSockets through the filter. Each call inside a socket is checked and charged like a request.
 
-use e2e::envoy::Config;
 use e2e::socket::{Heard, Peer, SocketUpstream};
 use e2e::wait;
 use e2e::world::{World, policy};
 use serde_json::{Value, json};
-use std::net::SocketAddr;
-
-/// Routes all requests to this upstream.
-fn upstream(config: &mut Config, upstream: SocketAddr) {
-    let clusters = config.all()["static_resources"]["clusters"].as_array_mut().expect("a list");
-    let mut sockets = clusters.iter().find(|one| one["name"] == "llm").expect("the upstream").clone();
-    sockets["name"] = "sockets".into();
-    clusters.push(sockets);
-    config.cluster("sockets", upstream);
-    let hosts = &mut config.typed(".HttpConnectionManager")["route_config"]["virtual_hosts"];
-    for route in hosts[0]["routes"].as_array_mut().expect("a list") {
-        route["route"]["cluster"] = "sockets".into();
-    }
-}
 
 fn world(spec: Value, sockets: &SocketUpstream) -> World {
     let address = sockets.address();
     World::build()
         .policy(&policy("llm", spec))
         .reading_bodies(100_000)
-        .change(|config| upstream(config, address))
+        .change(|config| config.route_to("sockets", address))
         .start()
 }
 
@@ -173,7 +158,7 @@ fn a_long_message_is_held_whole() {
         .policy(&policy("llm", limits(1000, 10_000)))
         .reading_bodies(100_000)
         .change(|config| {
-            upstream(config, address);
+            config.route_to("sockets", address);
             let listeners = &mut config.all()["static_resources"]["listeners"];
             listeners[0]["per_connection_buffer_limit_bytes"] = (16 << 20).into();
         })
@@ -295,7 +280,7 @@ fn a_gateway_that_reads_no_bodies_meters_sockets_too() {
     let address = sockets.address();
     let world = World::build()
         .policy(&policy("llm", limits(1000, 2000)))
-        .change(|config| upstream(config, address))
+        .change(|config| config.route_to("sockets", address))
         .start();
     let mut peer = open(&world, RESPONSES, true);
     for _ in 0..2 {

@@ -21,7 +21,7 @@ const ENOUGH: usize = 32;
 const FLOOR: u64 = 1024;
 const LEAST: u64 = FLOOR / 4;
 
-/// A worker whose plan counts a million output tokens by the limits `free`, `given` (with an amount), `capped` (with an
+/// A worker with a plan that allows a million output tokens in the limits `free`, `given` (with an amount), `capped` (with an
 /// output cap) and `costly` (with a `cost`), each for requests that name it in `x-limit` or name `all`.
 struct Worker {
     outputs: LearnedOutputs,
@@ -46,10 +46,20 @@ impl Worker {
         request: &Value,
         respond: impl FnOnce(&mut Exchange),
     ) -> BTreeMap<String, u64> {
+        self.send_to("/v1/chat/completions", limit, request, respond)
+    }
+
+    fn send_to(
+        &self,
+        path: &str,
+        limit: &str,
+        request: &Value,
+        respond: impl FnOnce(&mut Exchange),
+    ) -> BTreeMap<String, u64> {
         let mut exchange = Exchange::new(self.plan.clone(), ReservationId { prefix: "w".into(), number: 1 });
         let body = request.to_string();
         let mut facts = Facts::default();
-        facts.header(":path", b"/v1/chat/completions");
+        facts.header(":path", path.as_bytes());
         facts.header("content-length", body.len().to_string().as_bytes());
         facts.header("x-limit", limit.as_bytes());
         exchange.handle(Event::Request { facts, bodiless: false });
@@ -74,7 +84,7 @@ impl Worker {
         self.send(limit, request, |_| {})[limit]
     }
 
-    /// Completes this many exchanges whose provider reports this output.
+    /// Completes this many exchanges in which the provider reports this output.
     fn teach(&self, count: usize, request: &Value, output: u64) {
         for _ in 0..count {
             self.send("all", request, |exchange| answer(exchange, 200, output, true));
@@ -217,4 +227,29 @@ fn only_a_complete_successful_reported_response_teaches() {
         worker.teach(1, &with_maximum, 1);
     }
     assert_eq!(worker.held("free", &chat), FLOOR);
+}
+
+#[test]
+fn a_model_in_the_path_and_a_list_of_prompts_teach_as_well() {
+    let worker = Worker::new();
+    let gemini = |model: &str, respond: &dyn Fn(&mut Exchange)| {
+        let body = json!({ "contents": [{ "parts": [{ "text": "hello, world" }] }] });
+        let path = format!("/v1beta/models/{model}:generateContent");
+        worker.send_to(&path, "free", &body, |exchange| respond(exchange))["free"]
+    };
+    for _ in 0..ENOUGH {
+        gemini("gemini-3", &|exchange| answer(exchange, 200, 400, true));
+    }
+    assert_eq!((gemini("gemini-3", &|_| {}), gemini("gemini-2", &|_| {})), (415, FLOOR));
+
+    let prompts = |prompts: Value, output: Option<u64>| {
+        let body = json!({ "model": "m", "prompt": prompts });
+        worker.send_to("/v1/completions", "free", &body, |exchange| {
+            output.iter().for_each(|output| answer(exchange, 200, *output, true));
+        })["free"]
+    };
+    for _ in 0..ENOUGH {
+        prompts(json!(["one", "two"]), Some(800));
+    }
+    assert_eq!((prompts(json!(["one", "two"]), None), prompts(json!("one"), None)), (830, 415));
 }

@@ -96,12 +96,12 @@ fn start(builder: Builder, adapter: Adapter) -> World {
     world
 }
 
-/// Starts a world whose adapter has these arguments.
+/// Starts a world with these arguments for its adapter.
 fn start_as(further: &[&str]) -> World {
     start(World::build(), Adapter::start_as(&policies(), further))
 }
 
-/// Returns a request of a user whose response reports its usage.
+/// Returns a user's request. Its response reports usage.
 fn by(user: &str) -> Request {
     Request::chat(5).token(&jwt::token(&json!({ "userid": user }))).answered_by("used")
 }

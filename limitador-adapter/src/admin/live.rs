@@ -193,8 +193,8 @@ struct EventListener {
     _seat: OwnedSemaphorePermit,
 }
 
-/// `GET /api/events`: server-sent events. `overview` has the same data as `/api/overview`; `problem` has the reason
-/// why there is none.
+/// `GET /api/events`: server-sent events. `overview` has the same data as `/api/overview`; `problem`
+/// has the reason if there is none.
 pub(super) async fn events(State(pages): State<Pages>, headers: HeaderMap) -> Response {
     let Ok(seat) = Arc::clone(&pages.live.seats).try_acquire_owned() else {
         let problem = "too many listeners; GET /api/overview has the same data\n";

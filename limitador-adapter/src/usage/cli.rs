@@ -22,7 +22,7 @@ pub struct UsageStoreArgs {
     /// How many days to keep usage records. 0 keeps them without a limit.
     #[arg(long, env = "WEIR_USAGE_RETENTION_DAYS", value_name = "NUMBER", default_value_t = 400)]
     pub usage_retention_days: u32,
-    /// The expression of the counter whose value is the user of a record. By default, the first of auth.identity.userid,
+    /// The expression of the counter that identifies the user. By default, the first of auth.identity.userid,
     /// user_id, user, sub, username and email that a limit counts by.
     #[arg(long, env = "WEIR_USAGE_USER", value_name = "EXPRESSION", requires = "usage")]
     pub usage_user: Option<String>,

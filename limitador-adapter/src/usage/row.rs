@@ -18,7 +18,7 @@ const MAX_COUNT: i64 = 1_000_000_000_000;
 /// The value of a counter for requests without such a value.
 const NULL: &str = "null";
 
-/// The expressions of counters whose value is the user, unless `--usage-user` names another one. The first one
+/// The expressions of counters that identify the user, unless `--usage-user` names another one. The first one
 /// that a record has decides.
 pub const USERS: [&str; 6] = [
     "auth.identity.userid",
