@@ -6,8 +6,8 @@
 //! [`check`] summarises policies, [`explain`] shows their effect on a request, and [`cluster_status`] shows
 //! the state of Weir in a cluster. [`warnings`] go to the log, the metrics and a webhook.
 //!
-//! Modules depend on each other in one direction only: `ledger`, `refusals` and `metrics` <- `policies` <-
-//! `kubernetes`, `warnings`, `usage` <- `grpc` <- `admin`, `explain` <- `serve`.
+//! Modules depend on each other in one direction only: `ledger`, `refusals`, `warned` and `metrics` <-
+//! `policies` <- `kubernetes`, `warnings`, `usage` <- `grpc` <- `admin`, `explain` <- `serve`.
 
 pub mod admin;
 pub mod check;
@@ -26,4 +26,5 @@ pub mod refusals;
 pub mod secret;
 pub mod serve;
 pub mod usage;
+pub mod warned;
 pub mod warnings;
