@@ -95,8 +95,7 @@ impl Reservation {
         let model = plan.needs().contains(&Need::Failures).then(|| facts.model().unwrap_or_default());
         let unread = facts.read_body().is_none_or(|body| body.condition.hides_facts());
         let (dialect, is_message) = (facts.dialect(), facts.is_message());
-        let of_body = facts.read_body().filter(|body| !body.condition.hides_facts()).map(|body| body.stream);
-        let streams = of_body.or_else(|| Route::of(facts.path()?).stream);
+        let streams = streams(facts);
         let reporting = holds.iter().map(|hold| hold.rate.reporting).chain([reporting]).max().flatten();
         let reported_model = reporting.and_then(|_| facts.model()).map(|model| record::shortened(&model));
         let (facts, usage_unasked, statuses) = (None, false, Vec::new());
@@ -317,6 +316,12 @@ fn item(hold: &Hold, amount: u64) -> Item<'_> {
     let warns = !rate.warn_at.is_empty() && rate.rate.max.fixed().is_none();
     let max = warns.then_some(hold.max);
     Item { entries: &hold.entries, amount, ttl: Duration::ZERO, max, unenforced: false }
+}
+
+/// Whether the request asks for a stream, if that is known.
+pub(super) fn streams(facts: &Facts) -> Option<bool> {
+    let of_body = facts.read_body().filter(|body| !body.condition.hides_facts()).map(|body| body.stream);
+    of_body.or_else(|| Route::of(facts.path()?).stream)
 }
 
 /// Whether a request may create a background result.
