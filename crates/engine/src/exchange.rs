@@ -351,6 +351,9 @@ impl Exchange {
                 let mut reservation =
                     Reservation::new(id, plan, judgement, &facts, bodiless, None, &self.memory);
                 reservation.role = role;
+                if plan.records_usage() {
+                    reservation.keep_record(&facts);
+                }
                 if reservation.has_room_for(0) {
                     self.state = State::Admitted(reservation);
                 } else {

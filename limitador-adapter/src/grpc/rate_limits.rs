@@ -7,6 +7,8 @@ use crate::grpc::services::kuadrant::service::ratelimit::v1::rate_limit_service_
 use crate::grpc::services::weir::v1::usage_service_server::UsageService;
 use crate::ledger::Unavailable;
 use crate::ledger::moment::Moment;
+use crate::ledger::stored::StoredId;
+use crate::usage::completion::Completion;
 use crate::usage::recorder::{RecordError, UsageRecorder};
 use metrics::Histogram;
 use protocol::wire::envoy::service::ratelimit::v3::{RateLimitRequest, RateLimitResponse};
@@ -15,7 +17,7 @@ use protocol::wire::kuadrant::service::ratelimit::v1::{
 };
 use protocol::wire::weir::v1::{GetUsageRequest, GetUsageResponse, RecordUsageResponse, SettledUsage};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tonic::{Request, Response, Status};
 
 type CallResult<T> = Result<Response<T>, Status>;
@@ -90,6 +92,34 @@ impl RateLimits {
     }
 }
 
+impl RateLimits {
+    /// Stores records, then completes those of background results that were seen.
+    async fn record_all(
+        &self,
+        recorder: &UsageRecorder,
+        request: SettledUsage,
+    ) -> Result<RecordUsageResponse, Status> {
+        let seen = |record: &SettledUsage| Some((record.seen.clone()?, record.time_ms));
+        let seen: Vec<_> = std::iter::once(&request).chain(&request.further).filter_map(seen).collect();
+        let response = recorder.record(request).await?;
+        let (in_force, now) = (self.limiter.now_in_force(), Moment::now());
+        for (seen, time_ms) in seen {
+            let (id, is_partial) = (StoredId::of(&seen.id), seen.partial);
+            match self.limiter.see(seen, &in_force, now).await {
+                Ok(Some(result)) => {
+                    let completion = Completion::new(&id, &result, is_partial, &in_force);
+                    let age = now.unix.saturating_sub(Duration::from_millis(time_ms));
+                    recorder.complete(completion, age).await?;
+                }
+                // Nobody created it here, or it was forgotten. Sending it again would not help.
+                Ok(None) | Err(CallError::Invalid(_)) => {}
+                Err(CallError::Unavailable(error)) => return Err(Status::aborted(error.to_string())),
+            }
+        }
+        Ok(response)
+    }
+}
+
 #[tonic::async_trait]
 impl KuadrantService for RateLimits {
     async fn check_rate_limit(&self, request: Request<RateLimitRequest>) -> CallResult<RateLimitResponse> {
@@ -126,7 +156,7 @@ impl UsageService for RateLimits {
             return Err(Status::aborted("this adapter stores no usage records; use --usage"));
         };
         let started = Instant::now();
-        let answered = recorder.record(request.into_inner()).await;
+        let answered = self.record_all(recorder, request.into_inner()).await;
         self.record.record(started.elapsed());
         Ok(Response::new(answered?))
     }
@@ -139,7 +169,9 @@ impl From<RecordError> for Status {
         match error {
             RecordError::TooMany => Self::invalid_argument(error.to_string()),
             RecordError::Full => Self::resource_exhausted(error.to_string()),
-            RecordError::Store(_) | RecordError::Late => Self::aborted(error.to_string()),
+            RecordError::Store(_) | RecordError::Late | RecordError::Early => {
+                Self::aborted(error.to_string())
+            }
         }
     }
 }

@@ -16,6 +16,7 @@ use llm::response::{CHARACTERS_PER_TOKEN, Usage};
 use policy::model::{StreamUsage, UsageReporting};
 use policy::plan::{Estimate, Hold, Judgement, OutputLesson, Plan};
 use protocol::call::{self, Item};
+use protocol::wire::envoy::extensions::common::ratelimit::v3::DeferredCharge;
 use protocol::wire::envoy::service::ratelimit::v3::rate_limit_response::Code;
 use protocol::wire::kuadrant::service::ratelimit::v1::{DescriptorStatus, ReserveResponse};
 use std::time::Duration;
@@ -301,10 +302,15 @@ impl Reservation {
 
     /// Settles the reservation and defers what a background result will use. `charges` applies where a charge
     /// cannot be deferred.
-    pub(super) fn park(&mut self, charges: &[u64], result: &CreatedResult) -> Effect {
-        let deferred: Vec<_> = (0..self.holds.len()).map(|at| self.deferred(at, result)).collect();
+    pub(super) fn park(
+        &self,
+        charges: &[u64],
+        deferred: &[Option<DeferredCharge>],
+        result: &CreatedResult,
+    ) -> Effect {
         let items = self.holds.iter().zip(charges).map(|(hold, amount)| item(hold, *amount));
         let parked = result.parked(self.input());
+        let deferred = deferred.iter().cloned();
         Effect::Commit(Settlement(call::park(&self.id, items.zip(deferred), parked)))
     }
 }
