@@ -103,7 +103,7 @@ pub(super) struct RateView {
 
 /// The name of a bucket, as in `/api/counters`.
 #[derive(Serialize)]
-pub(super) struct BucketView {
+pub(super) struct BucketNameView {
     #[serde(flatten)]
     rate: RateView,
     /// Empty for an overflow bucket.
@@ -146,7 +146,7 @@ impl RateView {
     }
 }
 
-impl BucketView {
+impl BucketNameView {
     pub(super) fn new(key: &Key, in_force: &PolicySnapshot) -> Self {
         let overflow = key.is_overflow();
         Self {

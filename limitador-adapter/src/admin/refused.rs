@@ -1,7 +1,7 @@
 //! `/api/refusals`: which rates refused calls lately, and why.
 
 use super::http::{Pages, whole_seconds};
-use super::overview::{BucketView, RateName, RateView, RefusalsView, rfc3339};
+use super::overview::{BucketNameView, RateName, RateView, RefusalsView, rfc3339};
 use crate::ledger::moment::Moment;
 use crate::policies::snapshot::PolicySnapshot;
 use crate::refusals::{RateRefusal, RefusalCause, RefusedLately};
@@ -45,7 +45,7 @@ struct RefusedRateView {
 struct RefusalView {
     time: Option<String>,
     #[serde(flatten)]
-    bucket: BucketView,
+    bucket: BucketNameView,
     cause: &'static str,
     needed: u64,
     max: u64,
@@ -74,7 +74,7 @@ impl RefusalView {
         let RateRefusal { time, key, cause, needed, max, used, held, retry } = refusal;
         Self {
             time: rfc3339(time),
-            bucket: BucketView::new(&key, in_force),
+            bucket: BucketNameView::new(&key, in_force),
             cause: match cause {
                 RefusalCause::UsedUp => "usedUp",
                 RefusalCause::InFlight => "inFlight",

@@ -1,7 +1,7 @@
 //! `/api/warnings`: which buckets reached a threshold (`warnAt`) lately.
 
 use super::http::{Pages, whole_seconds};
-use super::overview::{BucketView, rfc3339};
+use super::overview::{BucketNameView, rfc3339};
 use crate::ledger::crossing::Crossing;
 use crate::policies::snapshot::PolicySnapshot;
 use crate::warned::RaisedWarning;
@@ -31,7 +31,7 @@ struct WarningsView {
 struct WarningView {
     time: Option<String>,
     #[serde(flatten)]
-    bucket: BucketView,
+    bucket: BucketNameView,
     threshold: String,
     max: u64,
     used: u64,
@@ -44,7 +44,7 @@ impl WarningView {
         let RaisedWarning { time, crossing: Crossing { key, threshold, max, used, reset } } = warning;
         Self {
             time: rfc3339(time),
-            bucket: BucketView::new(&key, in_force),
+            bucket: BucketNameView::new(&key, in_force),
             threshold: threshold.to_string(),
             max,
             used,

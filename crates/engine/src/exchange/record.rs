@@ -28,7 +28,7 @@ pub struct UsageRecord {
     limits: Vec<RecordedLimit>,
     /// The number of further limits.
     omitted: usize,
-    outcome: Outcome,
+    outcome: RequestOutcome,
     /// The response's status, or 0 if there was none.
     code: u16,
     has_details: bool,
@@ -49,7 +49,7 @@ struct RecordedLimit {
 
 /// What happened to a request, from the mildest to the most severe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Outcome {
+enum RequestOutcome {
     Admitted,
     /// It was refused, because the adapter did not answer.
     Unavailable,
@@ -91,9 +91,9 @@ impl UsageRecord {
     /// Returns the names and values of the record.
     pub fn fields(&self, end: ExchangeEnd) -> Vec<(&'static str, String)> {
         let status = match self.outcome {
-            Outcome::Refused => "refused",
-            Outcome::Unavailable => "unavailable",
-            Outcome::Admitted => end.name(self.code),
+            RequestOutcome::Refused => "refused",
+            RequestOutcome::Unavailable => "unavailable",
+            RequestOutcome::Admitted => end.name(self.code),
         };
         let mut fields = vec![("status", status.to_owned()), ("source", self.source.name().to_owned())];
         fields.extend(self.model.clone().map(|model| ("model", model)));
@@ -161,7 +161,7 @@ impl UsageRecord {
             micro_usd: None,
             limits: Vec::new(),
             omitted: 0,
-            outcome: Outcome::Admitted,
+            outcome: RequestOutcome::Admitted,
             code: 0,
             has_details: false,
             calls: None,
@@ -238,12 +238,12 @@ impl Reservation {
 
     /// The record of a request that limits refused.
     pub(super) fn record_of_refusal(&self) -> Option<Effect> {
-        self.reported(|| refused_by(self.refusing(), Outcome::Refused))
+        self.reported(|| refused_by(self.refusing(), RequestOutcome::Refused))
     }
 
     /// The record of a request that was refused because the adapter did not answer.
     pub(super) fn record_of_outage(&self, strict: &Hold) -> Option<Effect> {
-        self.reported(|| refused_by([strict].into_iter(), Outcome::Unavailable))
+        self.reported(|| refused_by([strict].into_iter(), RequestOutcome::Unavailable))
     }
 
     fn reported(&self, record: impl FnOnce() -> UsageRecord) -> Option<Effect> {
@@ -258,11 +258,11 @@ pub(super) fn of_refusal(hold: &Hold, facts: &Facts, reporting: Option<UsageRepo
     let reporting = reporting.max(hold.rate.reporting)?;
     let model = facts.model().map(|model| shortened(&model));
     let streams = reservation::streams(facts);
-    let record = refused_by([hold].into_iter(), Outcome::Refused);
+    let record = refused_by([hold].into_iter(), RequestOutcome::Refused);
     Some(effect(UsageRecord { model, streams, ..record }, reporting))
 }
 
-fn refused_by<'h>(holds: impl Iterator<Item = &'h Hold>, outcome: Outcome) -> UsageRecord {
+fn refused_by<'h>(holds: impl Iterator<Item = &'h Hold>, outcome: RequestOutcome) -> UsageRecord {
     let holds: Vec<&Hold> = holds.collect();
     let limits = holds.iter().map(|hold| (*hold, None));
     UsageRecord { outcome, ..UsageRecord::nothing() }.with_limits(limits, holds.len())
