@@ -13,6 +13,7 @@ use crate::record::Recording;
 use crate::request::{self, AsksForUsage};
 use crate::reserve;
 use crate::shared::{RESERVE, Shared};
+use crate::trace;
 use engine::exchange::{ActivePlan, Effect, Event, Exchange, ExchangeEnd, SettledRecord, UsageRecord};
 use engine::flow::{BodyEnd, Closing, DeferredBody, RequestFlow, ResponseFlow};
 use engine::refusal::Denial;
@@ -97,7 +98,8 @@ impl Http {
         match judge_upgrade(in_force, facts, &self.shared.memory, mask) {
             Upgrade::Request(facts) => Ok(facts),
             Upgrade::Socket(socket) => {
-                self.socket = Some(SocketContext::new(self.id, &self.shared, *socket));
+                let socket = socket.traced(trace::context(in_force));
+                self.socket = Some(SocketContext::new(self.id, &self.shared, socket));
                 Err(Action::Continue)
             }
             Upgrade::Refused(denial, count) => {
@@ -112,9 +114,10 @@ impl Http {
 impl Request {
     fn new(id: u32, shared: &Rc<Shared>, in_force: ActivePlan, may_be_endless: bool) -> Rc<RefCell<Self>> {
         let reporting = shared.config.access_log.then_some(UsageReporting::Details);
-        let recording = in_force.records_usage().then(|| Recording::start(shared));
+        let trace = trace::context(&in_force);
         let exchange = Exchange::new(in_force, shared.next_reservation());
-        let exchange = exchange.within(&shared.memory).reported(reporting);
+        let exchange = exchange.within(&shared.memory).reported(reporting).traced(trace);
+        let recording = exchange.is_recorded().then(|| Recording::start(shared));
         Rc::new_cyclic(|caller: &Weak<RefCell<Self>>| {
             RefCell::new(Self {
                 id,

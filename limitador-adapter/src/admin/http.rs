@@ -6,7 +6,7 @@ use crate::admin::live::{self, Live};
 use crate::admin::module::{Module, Modules};
 use crate::admin::usage::{self, UsageReports};
 use crate::admin::{page, refused};
-use crate::grpc::observe::{ObservedReserve, Observers};
+use crate::grpc::observe::Observers;
 use crate::ledger::moment::Moment;
 use crate::ledger::{CounterReading, Ledger, Unavailable};
 use crate::metrics::AdapterMetrics;

@@ -311,6 +311,7 @@ impl Socket {
     ) -> (u64, Start, Option<Vec<u8>>) {
         let (in_force, id) = next();
         let mut exchange = Exchange::new(self.in_force_for(in_force), id).within(&self.memory);
+        exchange = exchange.traced(self.trace.clone());
         exchange = match kind {
             Kind::Asked => exchange,
             Kind::WarmUp => exchange.warming_up(),
