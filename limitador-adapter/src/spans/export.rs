@@ -3,6 +3,7 @@
 use super::{OtlpProtocol, Spans};
 use crate::https;
 use crate::metrics::AdapterMetrics;
+use metrics::Counter;
 use opentelemetry::trace::TracerProvider;
 use opentelemetry::{Context, Key, KeyValue};
 use opentelemetry_http::hyper::HyperClient;
@@ -57,7 +58,8 @@ pub struct SpanExport {
 #[derive(Debug)]
 struct SpanQueue {
     waiting: mpsc::Sender<SpanData>,
-    metrics: Arc<AdapterMetrics>,
+    /// Counts spans for which the queue has no room.
+    dropped: Counter,
 }
 
 /// Sends spans.
@@ -82,7 +84,7 @@ impl SpanExport {
         let (queue, waiting) = mpsc::channel(MAX_WAITING);
         let provider = SdkTracerProvider::builder()
             .with_resource(resource)
-            .with_span_processor(SpanQueue { waiting: queue, metrics: Arc::clone(metrics) })
+            .with_span_processor(SpanQueue { waiting: queue, dropped: metrics.spans_dropped.clone() })
             .build();
         let sender = SpanSender { exporter, waiting, metrics: Arc::clone(metrics), is_failing: false };
         Ok((Spans::new(provider.tracer("weir"), self.has_counters), sender.run()))
@@ -130,7 +132,7 @@ impl SpanProcessor for SpanQueue {
 
     fn on_end(&self, span: SpanData) {
         if span.span_context.is_sampled() && self.waiting.try_send(span).is_err() {
-            self.metrics.spans_dropped.increment(1);
+            self.dropped.increment(1);
         }
     }
 
