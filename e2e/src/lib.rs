@@ -11,6 +11,7 @@ pub mod artefacts;
 pub mod certificates;
 pub mod client;
 pub mod cluster;
+pub mod collector;
 pub mod envoy;
 pub mod installed;
 pub mod jwt;

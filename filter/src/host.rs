@@ -226,8 +226,18 @@ pub type Method = (&'static str, &'static str);
 
 /// Calls the adapter. The reply arrives at the calling context's `on_grpc_call_response` with this token.
 pub fn call(to: &str, method: Method, message: &[u8], timeout: Duration) -> Result<u32, CallFailure> {
-    let (service, name) = method;
-    hostcalls::dispatch_grpc_call(to, service, name, Vec::new(), Some(message), timeout)
+    call_with(to, method, Vec::new(), message, timeout)
+}
+
+/// The same, with metadata.
+pub fn call_with(
+    to: &str,
+    (service, name): Method,
+    metadata: Vec<(&str, &[u8])>,
+    message: &[u8],
+    timeout: Duration,
+) -> Result<u32, CallFailure> {
+    hostcalls::dispatch_grpc_call(to, service, name, metadata, Some(message), timeout)
         .map_err(|_| CallFailure::Unavailable)
 }
 

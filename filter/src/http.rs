@@ -13,6 +13,7 @@ use crate::record::{self, Recording};
 use crate::request::{self, AsksForUsage};
 use crate::reserve;
 use crate::shared::{RESERVE, Shared};
+use crate::trace;
 use engine::exchange::{ActivePlan, Effect, Event, Exchange, SettledRecord, UsageRecord};
 use engine::flow::{BodyEnd, Closing, DeferredBody, RequestFlow, ResponseFlow};
 use engine::refusal::Denial;
@@ -96,7 +97,7 @@ impl Http {
         match judge_upgrade(in_force, facts, &self.shared.memory, mask) {
             Upgrade::Request(facts) => Ok(facts),
             Upgrade::Socket(socket) => {
-                let socket = socket.reported(self.shared.reporting());
+                let socket = socket.reported(self.shared.reporting()).traced(trace::context(in_force));
                 self.socket = Some(SocketContext::new(self.id, &self.shared, socket));
                 Err(Action::Continue)
             }
@@ -112,9 +113,10 @@ impl Http {
 impl Request {
     fn new(id: u32, shared: &Rc<Shared>, in_force: ActivePlan, may_be_endless: bool) -> Rc<RefCell<Self>> {
         let reporting = shared.reporting();
-        let recording = in_force.records_usage().then(|| Recording::start(shared));
+        let trace = trace::context(&in_force);
         let exchange = Exchange::new(in_force, shared.next_reservation());
-        let exchange = exchange.within(&shared.memory).reported(reporting);
+        let exchange = exchange.within(&shared.memory).reported(reporting).traced(trace);
+        let recording = exchange.is_recorded().then(|| Recording::start(shared));
         Rc::new_cyclic(|caller: &Weak<RefCell<Self>>| {
             RefCell::new(Self {
                 id,

@@ -23,6 +23,7 @@ mod shared;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod trace;
 
 proxy_wasm::main! {{
     proxy_wasm::set_log_level(proxy_wasm::types::LogLevel::Info);

@@ -5,6 +5,7 @@
 use crate::caller::{Caller, ReserveReply};
 use crate::host;
 use crate::shared::{RESERVE, Shared};
+use crate::trace;
 use engine::outbox::CommitRoute;
 use engine::retry::Retry;
 use protocol::call::{self, CallFailure};
@@ -90,7 +91,11 @@ fn call(shared: &Shared, context: u32, caller: Caller, retry: Retry) -> Result<(
     let message =
         call::with_commits(retry.message(), &shared.outbox.borrow().copies(CommitRoute::Unary, now));
     let (service, timeout) = (&shared.config.grpc_service, retry.patience(now));
-    let token = host::as_context(shared.root, context, || host::call(service, RESERVE, &message, timeout))?;
+    let trace = shared.in_force().traces().then(|| call::trace_of(retry.message())).flatten();
+    let metadata = trace.as_ref().map(trace::metadata).unwrap_or_default();
+    let token = host::as_context(shared.root, context, || {
+        host::call_with(service, RESERVE, metadata, &message, timeout)
+    })?;
     shared.reserves.insert(token, caller, retry);
     Ok(())
 }

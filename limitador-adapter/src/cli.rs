@@ -7,6 +7,7 @@ use crate::ledger::memory::budget;
 use crate::ledger::redis::url::{RedisUrl, RedisUrlError};
 use crate::ledger::shares::Capacity;
 use crate::secret::without;
+pub use crate::spans::{OtlpProtocol, SpanArgs};
 pub use crate::usage::cli::{UsageArgs, UsageFormat, UsageStoreArgs};
 use crate::warnings::url::{WebhookUrl, WebhookUrlError};
 use clap::error::ErrorKind;
@@ -126,6 +127,8 @@ pub struct ServeArgs {
     pub worker_grace: Duration,
     #[command(flatten)]
     pub usage: UsageStoreArgs,
+    #[command(flatten)]
+    pub spans: SpanArgs,
 }
 
 /// Which policies of a cluster to serve, and under which controller name.

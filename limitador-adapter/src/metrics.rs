@@ -234,6 +234,12 @@ pub const METRICS: &[AdapterMetric] = &[
         help: "1 if the store of usage records works, 0 if filters have to keep their records. Absent without `--usage`.",
     },
     AdapterMetric {
+        name: "weir_spans_total",
+        kind: MetricKind::Counter,
+        labels: &["outcome"],
+        help: "Spans for OpenTelemetry. Outcomes: `exported`, `failed` (the receiver did not accept them), `dropped` (too many spans were waiting).",
+    },
+    AdapterMetric {
         name: "weir_grpc_seconds",
         kind: MetricKind::Histogram,
         labels: &["call"],
@@ -300,6 +306,12 @@ pub struct AdapterMetrics {
     pub webhook_failed: Counter,
     /// Warnings for which the webhook's queue had no room.
     pub webhook_dropped: Counter,
+    /// Spans that the receiver accepted.
+    pub spans_exported: Counter,
+    /// Spans that the receiver did not accept.
+    pub spans_failed: Counter,
+    /// Spans for which the queue had no room.
+    pub spans_dropped: Counter,
     /// Failures of the watch for policies.
     pub watch_failures: Counter,
     /// Policies in force.
@@ -356,6 +368,9 @@ impl AdapterMetrics {
             webhook_rejected: count("weir_webhook_deliveries_total", "outcome", "rejected"),
             webhook_failed: count("weir_webhook_deliveries_total", "outcome", "failed"),
             webhook_dropped: count("weir_webhook_deliveries_total", "outcome", "dropped"),
+            spans_exported: count("weir_spans_total", "outcome", "exported"),
+            spans_failed: count("weir_spans_total", "outcome", "failed"),
+            spans_dropped: count("weir_spans_total", "outcome", "dropped"),
             watch_failures: counter(&recorder, "weir_policy_watch_failures_total", &[]),
             loaded: gauge(&recorder, "weir_policies_loaded", &[]),
             invalid: gauge(&recorder, "weir_policies_invalid", &[]),

@@ -21,8 +21,10 @@ use crate::metrics::AdapterMetrics;
 use crate::policies::audit::{AuditRecord, AuditTrail};
 use crate::policies::filters::Filters;
 use crate::policies::publish::Publish;
+use crate::policies::snapshot::WantedReports;
 use crate::policies::sources::{Missing, Sources};
 use crate::policies::watch::watch as watch_files;
+use crate::spans::SpanExportError;
 use crate::usage::recorder::{UsageRecorder, expire};
 use crate::usage::store;
 use crate::warnings::webhook::{Attempts, Webhook, WebhookQueue};
@@ -37,7 +39,7 @@ use tokio::task::{JoinError, JoinHandle, JoinSet};
 /// How long running calls may take after a drain begins.
 const DRAIN: Duration = Duration::from_secs(10);
 
-/// How long warnings may wait for the webhook after a drain.
+/// How long warnings may wait for the webhook, and spans for their export, after a drain.
 const FLUSH: Duration = Duration::from_secs(3);
 
 /// The running servers.
@@ -52,6 +54,8 @@ pub struct Serving {
     upkeep: Vec<JoinHandle<()>>,
     /// Ends when the servers have ended and every warning is delivered.
     webhook: Option<JoinHandle<()>>,
+    /// Ends when the servers have ended and every span is exported.
+    exporting: Option<JoinHandle<()>>,
 }
 
 /// Why the adapter cannot serve.
@@ -87,6 +91,9 @@ pub enum ServeError {
     /// The store of usage records is unusable.
     #[error("--usage: {0}")]
     Usage(String),
+    /// Spans cannot be exported.
+    #[error("--otlp-endpoint: {0}")]
+    Spans(SpanExportError),
     /// A server ended unexpectedly.
     #[error("{0} ended: {1}")]
     Ended(&'static str, String),
@@ -103,6 +110,9 @@ impl Serving {
         let policies = PolicyOrigin::open(config, &metrics).await?;
         let ledger = ledger(config)?;
         let (recorder, writing) = recorder(config, &metrics)?.unzip();
+        let spans = config.spans.export().map(|export| export.open(&metrics)).transpose();
+        let (spans, exporting) = spans.map_err(ServeError::Spans)?.unzip();
+        let wanted = WantedReports { records: recorder.is_some(), traces: spans.is_some() };
         let (publish, in_force) = watch::channel(Arc::default());
         let (drain, draining) = watch::channel(false);
         let (grpc_listener, grpc) = listen(config.grpc_listen).await?;
@@ -116,9 +126,9 @@ impl Serving {
         let limiter = limiter.with_webhook(queue);
         let observers = limiter.observers();
         let with_filters = Arc::clone(&filters);
+        let reports = (recorder.clone(), spans);
         let routes =
-            server::routes(limiter, &workers, &in_force, &draining, &metrics, with_filters, recorder.clone());
-        let routes = routes.await;
+            server::routes(limiter, &workers, &in_force, &draining, &metrics, with_filters, reports).await;
         let routes = routes.map_err(|error| ServeError::Reflection(error.to_string()))?;
         let (audit, records) = AuditTrail::new();
         let access = ApiAccess::new(http, config.admin_token_file.clone());
@@ -148,7 +158,7 @@ impl Serving {
             known,
             metrics: Arc::clone(&metrics),
             ledger: Arc::clone(&ledger),
-            records_usage: recorder.is_some(),
+            wanted,
         };
         let following = policies.follow(publish, &filters, &draining, records, &mut servers);
         servers
@@ -164,7 +174,8 @@ impl Serving {
         upkeep.push(tokio::spawn(sweep(ledger, metrics)));
         tracing::info!(%grpc, %http, "serving");
         let webhook = webhook.map(|webhook| tokio::spawn(webhook.deliver()));
-        Ok(Self { grpc, http, drain, servers, upkeep, webhook })
+        let exporting = exporting.map(tokio::spawn);
+        Ok(Self { grpc, http, drain, servers, upkeep, webhook, exporting })
     }
 
     /// Resolves when a server has ended unexpectedly.
@@ -190,6 +201,12 @@ impl Serving {
         {
             webhook.abort();
             tracing::warn!("warnings still waited for the webhook when the adapter ended");
+        }
+        if let Some(mut exporting) = self.exporting
+            && tokio::time::timeout(FLUSH, &mut exporting).await.is_err()
+        {
+            exporting.abort();
+            tracing::warn!("spans still waited for their export when the adapter ended");
         }
         tracing::info!("drained");
     }

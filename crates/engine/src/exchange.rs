@@ -31,6 +31,7 @@ use llm::response::ResponseHead;
 use policy::model::{FailureMode, UsageReporting, WebSocketMode};
 use policy::plan::{Doubt, FactRound, Failure, Hold, Plan};
 use protocol::call::{CallFailure, LONGEST_CALL, MAX_DESCRIPTORS};
+use protocol::trace::TraceContext;
 use protocol::wire::envoy::service::ratelimit::v3::rate_limit_response::Code;
 use protocol::wire::kuadrant::service::ratelimit::v1::ReserveResponse;
 use request_body::ReadBody;
@@ -66,6 +67,14 @@ impl ActivePlan {
         }
     }
 
+    /// Whether the adapter exports spans, so that a request's trace is of use.
+    pub fn traces(&self) -> bool {
+        match self {
+            Self::Nothing(_) => false,
+            Self::Plan(plan) => plan.traces(),
+        }
+    }
+
     /// The request headers to remove before anything is fetched, in lower case.
     pub fn signal_headers(&self) -> &[String] {
         match self {
@@ -96,6 +105,8 @@ pub struct Exchange {
     is_warm_up: bool,
     /// What to report to Envoy's access log, regardless of the policies.
     reporting: Option<UsageReporting>,
+    /// The trace of the request, until there is a reservation.
+    trace: Option<Box<TraceContext>>,
     /// The time at which the adapter replied, in milliseconds of Unix time, if the shell has set it.
     asked_at: Option<u64>,
     state: State,
@@ -127,6 +138,7 @@ impl Exchange {
             is_unasked: false,
             is_warm_up: false,
             reporting: None,
+            trace: None,
             asked_at: None,
             state: State::New,
         }
@@ -154,6 +166,17 @@ impl Exchange {
     pub fn reported(mut self, reporting: Option<UsageReporting>) -> Self {
         self.reporting = reporting;
         self
+    }
+
+    /// Passes the trace of the request on to the adapter.
+    pub fn traced(mut self, trace: Option<Box<TraceContext>>) -> Self {
+        self.trace = trace;
+        self
+    }
+
+    /// Whether the adapter wants a record of the exchange, for its records or for the trace.
+    pub fn is_recorded(&self) -> bool {
+        self.in_force.records_usage() || self.trace.as_ref().is_some_and(|trace| trace.is_sampled())
     }
 
     /// Whether the response's headers contain a time of day. If so, [`Exchange::answered_at`] must be called
@@ -352,7 +375,7 @@ impl Exchange {
                     Reservation::new(id, plan, judgement, &facts, bodiless, None, &self.memory);
                 reservation.role = role;
                 if plan.records_usage() {
-                    reservation.keep_record(&facts);
+                    reservation.keep_record(&facts, true);
                 }
                 if reservation.has_room_for(0) {
                     self.state = State::Admitted(reservation);
@@ -366,9 +389,10 @@ impl Exchange {
             let mut reservation =
                 Reservation::new(id, plan, judgement, &facts, bodiless, reporting, &self.memory);
             reservation.is_warm_up = self.is_warm_up;
-            if plan.records_usage() {
-                reservation.keep_record(&facts);
+            if self.is_recorded() {
+                reservation.keep_record(&facts, plan.records_usage());
             }
+            reservation.trace = self.trace.take();
             if !reservation.has_room_for(0) {
                 let denial = refusal::overloaded(reservation.dialect);
                 effects.extend([refused_memory(MemoryUse::Holds), Effect::Deny(denial)]);

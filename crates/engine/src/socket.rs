@@ -25,6 +25,7 @@ use llm::memory::{Lease, MemoryBudget, Purpose};
 use llm::websocket::{Extensions, MessageReader, Peer, SocketApi, SocketEvent};
 use policy::model::UsageReporting;
 use protocol::call::CallFailure;
+use protocol::trace::TraceContext;
 use protocol::wire::kuadrant::service::ratelimit::v1::ReserveResponse;
 
 /// An action for the shell.
@@ -101,9 +102,12 @@ pub struct Socket {
     numbers: u64,
     /// Whether the client is Codex, which needs its own error type.
     is_codex: bool,
+    /// The trace of the upgrade, which its calls belong to.
+    trace: Option<Box<TraceContext>>,
     /// The mask of the frames that Weir sends upstream as the client.
     mask: [u8; 4],
-    _lease: Lease,
+    /// The memory of the facts and the trace.
+    lease: Lease,
 }
 
 #[derive(Debug)]
@@ -155,8 +159,9 @@ impl Socket {
             now: 0,
             numbers: 0,
             is_codex,
+            trace: None,
             mask,
-            _lease: lease,
+            lease,
         })
     }
 
@@ -169,6 +174,18 @@ impl Socket {
     /// Sets the time of the next event, in milliseconds.
     pub fn at(&mut self, now: u64) {
         self.now = now;
+    }
+
+    /// Passes the trace of the upgrade on to the adapter with each call.
+    pub fn traced(mut self, trace: Option<Box<TraceContext>>) -> Self {
+        let before = self.lease.bytes();
+        self.trace = trace.filter(|trace| self.lease.resize(before.saturating_add(trace.size())));
+        self
+    }
+
+    /// Whether the trace of the upgrade is sampled.
+    pub fn is_traced(&self) -> bool {
+        self.trace.as_ref().is_some_and(|trace| trace.is_sampled())
     }
 
     /// Handles the upstream's answer to the upgrade, with these extensions. [`Socket::release`] then returns

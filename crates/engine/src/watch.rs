@@ -200,12 +200,12 @@ pub fn compile(answer: &GetPlanResponse, access: BodyAccess) -> Result<Plan, Vec
     }
     match &answer.placement {
         _ if !mistakes.is_empty() => Err(mistakes),
-        None => Ok(Plan::new(policies).with_body(access).recording_usage(answer.records_usage)),
+        None => Ok(Plan::new(policies)),
         Some(placement) => {
-            let routes = Routes::compile(placement, policies.len())?;
-            Ok(Plan::placed(policies, routes).with_body(access).recording_usage(answer.records_usage))
+            Routes::compile(placement, policies.len()).map(|routes| Plan::placed(policies, routes))
         }
     }
+    .map(|plan| plan.with_body(access).recording_usage(answer.records_usage).tracing(answer.traces))
 }
 
 #[cfg(test)]
@@ -365,6 +365,7 @@ mod tests {
             policies: vec![b"{".to_vec()],
             placement: None,
             records_usage: false,
+            traces: false,
         };
         let mistakes = compile(&answer, BodyAccess::None).unwrap_err();
         assert_eq!(mistakes[0].path, "policies[0]");

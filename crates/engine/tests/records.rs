@@ -11,8 +11,9 @@ use policy::model::Policy;
 use policy::plan::{BodyAccess, Plan};
 use prost::Message;
 use protocol::call::CallFailure;
+use protocol::trace::TraceContext;
 use protocol::wire::envoy::service::ratelimit::v3::rate_limit_response::Code;
-use protocol::wire::kuadrant::service::ratelimit::v1::ReserveResponse;
+use protocol::wire::kuadrant::service::ratelimit::v1::{ReserveRequest, ReserveResponse};
 use protocol::wire::weir::v1::SettledUsage;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -33,12 +34,24 @@ const BODY: &[u8] =
 
 /// An exchange that waits for the adapter.
 fn asked(records: bool) -> Exchange {
+    asked_in(records, None).0
+}
+
+const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331";
+
+fn trace(flags: &str) -> Option<Box<TraceContext>> {
+    let trace = TraceContext::parse(format!("{PARENT}-{flags}").as_bytes());
+    Some(Box::new(trace.expect("a trace").with_state(b"vendor=1")))
+}
+
+/// An exchange of this trace, and its message to the adapter.
+fn asked_in(records: bool, trace: Option<Box<TraceContext>>) -> (Exchange, ReserveRequest) {
     let tokens = json!({"a": {"counters": [{"expression": "request.headers['x-team']"}], "rates": [{"limit": 1000, "window": "1h"}]}});
     let money = json!({"b": {"rates": [{"limit": "5.00", "window": "1h", "unit": "usd"}]}});
     let plan = Plan::new(vec![policy("one", &tokens), policy("two", &money)]);
     let plan = plan.with_body(BodyAccess::Buffer(1000)).recording_usage(records);
     let id = ReservationId { prefix: "w".into(), number: 1 };
-    let mut exchange = Exchange::new(ActivePlan::Plan(Arc::new(plan)), id);
+    let mut exchange = Exchange::new(ActivePlan::Plan(Arc::new(plan)), id).traced(trace);
     let mut facts = Facts::default();
     facts.header(":path", b"/v1/chat/completions");
     facts.header(":method", b"POST");
@@ -46,8 +59,12 @@ fn asked(records: bool) -> Exchange {
     facts.header("content-length", BODY.len().to_string().as_bytes());
     facts.header("x-team", b"red");
     exchange.handle(Event::Request { facts, bodiless: false });
-    exchange.handle(Event::RequestBody { body: BODY, end: true });
-    exchange
+    let effects = exchange.handle(Event::RequestBody { body: BODY, end: true });
+    let sent = effects.iter().find_map(|effect| match effect {
+        Effect::Reserve(message) => Some(ReserveRequest::decode(&**message).unwrap()),
+        _ => None,
+    });
+    (exchange, sent.expect("a Reserve"))
 }
 
 fn reply(exchange: &mut Exchange, code: Code) -> Vec<Effect> {
@@ -194,4 +211,38 @@ fn the_record_of_a_background_result_is_completed_by_its_reader() {
     assert_eq!((read.id.as_str(), read.time_ms), ("", 7));
     let seen = read.seen.unwrap();
     assert_eq!((seen.id.as_str(), seen.total, seen.ends, seen.partial), ("resp_1", 15, true, false));
+}
+
+#[test]
+fn a_traced_request_passes_its_trace_on_and_has_a_record_for_it() {
+    let (mut exchange, reserve) = asked_in(false, trace("01"));
+    let passed = reserve.trace.unwrap();
+    assert_eq!((passed.parent, passed.state.as_str()), (format!("{PARENT}-01"), "vendor=1"));
+    let mut all = responded(&mut exchange, 200, ANSWER);
+    assert_eq!(all.len(), 1);
+    let record = sent(all.remove(0), ExchangeEnd::Complete);
+    assert_eq!(record.trace.unwrap().parent, format!("{PARENT}-01"));
+    assert_eq!((record.for_trace, record.operation.as_str(), record.stream), (true, "chat", Some(false)));
+    assert!(record.limits.iter().all(|limit| limit.held > 0), "{:?}", record.limits);
+}
+
+#[test]
+fn a_trace_that_nobody_records_is_passed_on_without_a_record() {
+    let (mut exchange, reserve) = asked_in(false, trace("00"));
+    assert_eq!(reserve.trace.unwrap().parent, format!("{PARENT}-00"));
+    assert_eq!(responded(&mut exchange, 200, ANSWER), []);
+}
+
+#[test]
+fn a_kept_record_names_its_trace_if_it_is_sampled() {
+    for (flags, is_named) in [("01", true), ("00", false)] {
+        let (mut exchange, _) = asked_in(true, trace(flags));
+        let record = sent(responded(&mut exchange, 200, ANSWER).remove(0), ExchangeEnd::Complete);
+        assert_eq!((record.trace.is_some(), record.for_trace), (is_named, false), "{flags}");
+    }
+}
+
+#[test]
+fn a_request_without_a_trace_sends_none() {
+    assert_eq!(asked_in(true, None).1.trace, None);
 }

@@ -50,6 +50,7 @@ pub struct Plan {
     body: BodyAccess,
     /// Whether the adapter keeps records of usage.
     records_usage: bool,
+    traces: bool,
     /// The JSON pointers of all expressions into requests.
     pointers: Vec<String>,
     /// The JSON pointers of all expressions into responses, and those of the policies' custom formats.
@@ -125,6 +126,7 @@ impl Plan {
             signal_headers,
             body,
             records_usage: false,
+            traces: false,
             pointers,
             answered,
             outputs: None,
@@ -173,6 +175,16 @@ impl Plan {
     /// Whether the adapter keeps records of usage.
     pub fn records_usage(&self) -> bool {
         self.records_usage
+    }
+
+    /// Sets whether the adapter exports spans.
+    pub fn tracing(self, traces: bool) -> Self {
+        Self { traces, ..self }
+    }
+
+    /// Whether the adapter exports spans.
+    pub fn traces(&self) -> bool {
+        self.traces
     }
 
     /// Returns the stored result that a request reads, if tokens or money are counted: its creator may have

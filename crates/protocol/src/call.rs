@@ -1,11 +1,12 @@
 //! Encodes the calls to the adapter. The entries that identify a hold are encoded once, for both the
 //! `Reserve` that takes the hold and the `Commit` that ends it.
 
+use crate::trace::TraceContext;
 use crate::wire::envoy::extensions::common::ratelimit::v3::DeferredCharge;
 use crate::wire::kuadrant::service::ratelimit::v1::{
     CommitRequest, ParkedResult, RaisedHolds, ReserveRequest, SeenResult,
 };
-use crate::wire::weir::v1::SettledUsage;
+use crate::wire::weir::v1::{self, SettledUsage};
 use prost::Message;
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint};
 use std::time::Duration;
@@ -138,6 +139,22 @@ pub fn reserve<'a>(id: &str, items: impl Iterator<Item = Item<'a>> + Clone) -> V
     };
     append(&rest, &mut call);
     call
+}
+
+/// Adds the trace of the request to an encoded [`ReserveRequest`].
+pub fn add_trace(reserve: &mut Vec<u8>, trace: &TraceContext) {
+    put_bytes(102, &trace.message().encode_to_vec(), reserve);
+}
+
+/// Returns the trace in an encoded [`ReserveRequest`].
+pub fn trace_of(reserve: &[u8]) -> Option<TraceContext> {
+    /// Skips the other fields.
+    #[derive(PartialEq, Message)]
+    struct Traced {
+        #[prost(message, optional, tag = "102")]
+        trace: Option<v1::TraceContext>,
+    }
+    TraceContext::from_message(&Traced::decode(reserve).ok()?.trace?)
 }
 
 /// Encodes a [`CommitRequest`] without `further`.
@@ -345,6 +362,21 @@ mod tests {
         assert_eq!((one.hits_addend, one.ttl_ms), (Some(u64::MAX), 900_000));
         assert_eq!((two.hits_addend, two.ttl_ms), (Some(1), 1500));
         assert_eq!(((one.max, one.unenforced), (two.max, two.unenforced)), ((None, false), (Some(0), true)));
+    }
+
+    #[test]
+    fn a_reserve_carries_the_trace_of_its_request() {
+        let counted = entries(&[("limit", "default/p/free")]);
+        let item = Item { entries: &counted, amount: 1, ttl: Duration::ZERO, max: None, unenforced: false };
+        let mut call = reserve("a", [item].into_iter());
+        assert_eq!(trace_of(&call), None);
+        let parent = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        let trace = TraceContext::parse(parent).unwrap().with_state(b"vendor=1");
+        add_trace(&mut call, &trace);
+        assert_eq!(trace_of(&call), Some(trace.clone()));
+        let request = ReserveRequest::decode(&*with_commits(&call, &[])).unwrap();
+        assert_eq!((request.descriptors.len(), request.trace), (1, Some(trace.message())));
+        assert_eq!(trace_of(&[0xff]), None);
     }
 
     #[test]

@@ -43,7 +43,7 @@ const PLACEHOLDER: &[u8] = &[0];
 
 impl SocketContext {
     pub fn new(id: u32, shared: &Rc<Shared>, socket: Socket) -> Rc<RefCell<Self>> {
-        let records = shared.in_force().records_usage();
+        let records = shared.in_force().records_usage() || socket.is_traced();
         let request_id = if records { record::request_id() } else { String::new() };
         Rc::new_cyclic(|context: &Weak<RefCell<Self>>| {
             RefCell::new(Self {

@@ -13,6 +13,8 @@ use std::slice;
 pub struct GrpcCall {
     pub token: u32,
     pub method: String,
+    /// As it is passed to the host.
+    pub metadata: Vec<u8>,
     pub message: Vec<u8>,
 }
 
@@ -389,8 +391,8 @@ unsafe extern "C" fn proxy_grpc_call(
     _service_size: usize,
     method: *const u8,
     method_size: usize,
-    _metadata: *const u8,
-    _metadata_size: usize,
+    metadata: *const u8,
+    metadata_size: usize,
     message: *const u8,
     message_size: usize,
     _timeout: u32,
@@ -399,12 +401,13 @@ unsafe extern "C" fn proxy_grpc_call(
     // SAFETY: the module owns these bytes and places.
     unsafe {
         let (method, message) = (text(method, method_size), bytes(message, message_size).to_vec());
+        let metadata = bytes(metadata, metadata_size).to_vec();
         with(|host| {
             if host.unreachable {
                 return INTERNAL_FAILURE;
             }
             *token = host.token();
-            host.sent.push(GrpcCall { token: *token, method, message });
+            host.sent.push(GrpcCall { token: *token, method, metadata, message });
             OK
         })
     }
@@ -439,7 +442,8 @@ unsafe extern "C" fn proxy_grpc_send(token: u32, message: *const u8, size: usize
     let message = unsafe { bytes(message, size) }.to_vec();
     with(|host| {
         if host.open.contains(&token) {
-            host.sent.push(GrpcCall { token, method: "ReserveAndCommit".to_owned(), message });
+            let (method, metadata) = ("ReserveAndCommit".to_owned(), Vec::new());
+            host.sent.push(GrpcCall { token, method, metadata, message });
         }
     });
     OK

@@ -6,4 +6,5 @@ mod plans;
 mod play;
 mod signals;
 mod sockets;
+mod traces;
 mod usage;

@@ -7,7 +7,7 @@ use serde_json::json;
 
 /// Starts a VM of a gateway, which polls these adapters. Returns the poll, and the plan that the VM already
 /// has.
-fn starts(root: u32, gateway: &str, cluster: &str) -> (u32, String) {
+pub fn starts(root: u32, gateway: &str, cluster: &str) -> (u32, String) {
     let configuration = json!({ "adapter": { "cluster": cluster }, "gateway": gateway });
     host::with(|host| {
         host.configuration = configuration.to_string().into_bytes();
@@ -23,9 +23,8 @@ fn starts(root: u32, gateway: &str, cluster: &str) -> (u32, String) {
     (asked.token, GetPlanRequest::decode(&*asked.message).unwrap().version)
 }
 
-fn is_answered(root: u32, token: u32, version: &str) {
-    let answer =
-        GetPlanResponse { version: version.to_owned(), ..GetPlanResponse::default() }.encode_to_vec();
+pub fn is_answered(root: u32, token: u32, plan: &GetPlanResponse) {
+    let answer = plan.encode_to_vec();
     host::with(|host| {
         host.received.clone_from(&answer);
         host.enter(root);
@@ -38,7 +37,7 @@ fn a_vm_begins_with_the_plan_of_another_only_if_both_ask_the_same_adapters() {
     host::with(host::Host::reset);
     let (call, version) = starts(1, "default/llm", "weir");
     assert_eq!(version, "");
-    is_answered(1, call, "one");
+    is_answered(1, call, &GetPlanResponse { version: "one".to_owned(), ..GetPlanResponse::default() });
     for (root, gateway, cluster, begins_with) in [
         (2, "default/llm", "weir", "one"),
         (3, "default/llm", "another-weir", ""),

@@ -2,7 +2,7 @@
 
 use crate::cli::ExplainArgs;
 use crate::explain::input::Unexplained;
-use crate::grpc::observe::{ObservedRate, ObservedReserve};
+use crate::observed::{ObservedRate, ObservedReserve};
 use policy::model::Unit;
 use std::fmt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

@@ -11,6 +11,7 @@ use crate::ledger::{
     Settled, Status, Unavailable, When,
 };
 use crate::metrics::AdapterMetrics;
+use crate::observed::ObservedReserve;
 use crate::policies::snapshot::{KnownRate, PolicySnapshot};
 use crate::warnings::Warnings;
 use crate::warnings::webhook::WebhookQueue;
@@ -94,6 +95,16 @@ impl Limiter {
 
     /// Holds the amount of every descriptor that names a limit in force, or nothing.
     pub async fn reserve(&self, request: ReserveRequest, now: Moment) -> Result<ReserveResponse, CallError> {
+        self.reserve_observed(request, now, false).await.map(|(response, _)| response)
+    }
+
+    /// The same. With `observe`, it also returns what was held and how the limits stood.
+    pub async fn reserve_observed(
+        &self,
+        request: ReserveRequest,
+        now: Moment,
+        observe: bool,
+    ) -> Result<(ReserveResponse, Option<ObservedReserve>), CallError> {
         let in_force = self.now_in_force();
         let call = find(request.descriptors, &in_force)?;
         let id = match request.reservation_id {
@@ -116,18 +127,18 @@ impl Limiter {
             warn_at: named.warn_at(rate),
         });
         let holds: Vec<Hold> = holds.collect();
-        let amounts =
-            self.observers.is_any().then(|| holds.iter().map(|hold| hold.amount).collect::<Vec<_>>());
+        let is_observed = observe || self.observers.is_any();
+        let amounts = is_observed.then(|| holds.iter().map(|hold| hold.amount).collect::<Vec<_>>());
         let outcome = self.counted(self.ledger.reserve(&id, holds, now).await)?;
         self.warn(now);
         self.count_reserve(&call, &outcome, request.amount, now);
-        if let Some(amounts) = amounts {
-            self.observers.show(&call, &amounts, &outcome);
-        }
+        let observed = amounts.map(|amounts| ObservedReserve::new(&call, &amounts, &outcome));
+        observed.iter().for_each(|observed| self.observers.show(observed));
         let code = if outcome.admitted { Code::Ok } else { Code::OverLimit };
         let statuses =
             call.statuses(&outcome).into_iter().map(|status| descriptor_status(status.map(|s| s.1)));
-        Ok(ReserveResponse { code: code.into(), reservation_id: id, statuses: statuses.collect() })
+        let statuses = statuses.collect();
+        Ok((ReserveResponse { code: code.into(), reservation_id: id, statuses }, observed))
     }
 
     /// Settles reservations, several at once if the ledger is remote. If one fails, the caller repeats it and

@@ -3,8 +3,7 @@
 
 use crate::grpc::descriptors::FoundDescriptors;
 use crate::ledger::LedgerOutcome;
-use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use crate::observed::{ObservedRate, ObservedReserve};
 use std::sync::Arc;
 use tokio::sync::broadcast;
 
@@ -14,34 +13,6 @@ const MAX_UNREAD: usize = 64;
 /// The readers.
 #[derive(Clone, Debug)]
 pub struct Observers(broadcast::Sender<Arc<ObservedReserve>>);
-
-/// A Reserve and its answer.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ObservedReserve {
-    pub admitted: bool,
-    pub rates: Vec<ObservedRate>,
-}
-
-/// One rate of a limit that applied.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct ObservedRate {
-    pub policy: String,
-    pub limit: String,
-    pub unit: String,
-    /// The window in readable form: `24h`, `month (UTC)`. It is empty for `concurrency`.
-    pub window: String,
-    pub counters: BTreeMap<String, String>,
-    /// The amount to hold.
-    pub hold: u64,
-    pub max: u64,
-    pub used: u64,
-    pub remaining: u64,
-    pub resets_in_seconds: Option<u64>,
-    /// Whether this rate had room.
-    pub has_room: bool,
-    pub enforced: bool,
-}
 
 impl Default for Observers {
     fn default() -> Self {
@@ -61,7 +32,15 @@ impl Observers {
     }
 
     /// Publishes a Reserve.
-    pub fn show(&self, call: &FoundDescriptors<'_>, amounts: &[u64], outcome: &LedgerOutcome) {
+    pub fn show(&self, observed: &ObservedReserve) {
+        // The last reader may have left in the meantime.
+        drop(self.0.send(Arc::new(observed.clone())));
+    }
+}
+
+impl ObservedReserve {
+    /// `amounts` are the amounts to hold, parallel to the rates of the call.
+    pub fn new(call: &FoundDescriptors<'_>, amounts: &[u64], outcome: &LedgerOutcome) -> Self {
         let rates =
             call.rates().zip(amounts).zip(&outcome.statuses).map(|(((named, _, key), amount), status)| {
                 ObservedRate {
@@ -79,8 +58,6 @@ impl Observers {
                     enforced: named.refuses(),
                 }
             });
-        let observed = ObservedReserve { admitted: outcome.admitted, rates: rates.collect() };
-        // The last reader may have left in the meantime.
-        drop(self.0.send(Arc::new(observed)));
+        Self { admitted: outcome.admitted, rates: rates.collect() }
     }
 }

@@ -8,16 +8,20 @@ use crate::grpc::services::weir::v1::usage_service_server::UsageService;
 use crate::ledger::Unavailable;
 use crate::ledger::moment::Moment;
 use crate::ledger::stored::StoredId;
+use crate::spans::{ReserveCall, Spans};
 use crate::usage::completion::Completion;
 use crate::usage::recorder::{RecordError, UsageRecorder};
 use metrics::Histogram;
+use protocol::trace::TraceContext;
 use protocol::wire::envoy::service::ratelimit::v3::{RateLimitRequest, RateLimitResponse};
 use protocol::wire::kuadrant::service::ratelimit::v1::{
-    CommitRequest, CommitResponse, ReserveRequest, ReserveResponse,
+    CommitRequest, CommitResponse, ReserveRequest, ReserveResponse, SeenResult,
 };
+use protocol::wire::weir::v1 as wire;
 use protocol::wire::weir::v1::{GetUsageRequest, GetUsageResponse, RecordUsageResponse, SettledUsage};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 
 type CallResult<T> = Result<Response<T>, Status>;
@@ -32,6 +36,7 @@ pub struct RateLimits {
     usage: Histogram,
     record: Histogram,
     recorder: Option<Arc<UsageRecorder>>,
+    spans: Option<Spans>,
 }
 
 impl RateLimits {
@@ -42,7 +47,7 @@ impl RateLimits {
         let (check, report) = (latency("CheckRateLimit"), latency("Report"));
         let (should, usage) = (latency("ShouldRateLimit"), latency("GetUsage"));
         let record = latency("RecordUsage");
-        Self { limiter, reserve, commit, check, report, should, usage, record, recorder: None }
+        Self { limiter, reserve, commit, check, report, should, usage, record, recorder: None, spans: None }
     }
 
     /// Stores usage records with this recorder.
@@ -50,13 +55,32 @@ impl RateLimits {
         Self { recorder, ..self }
     }
 
+    /// Exports spans.
+    pub fn tracing(self, spans: Option<Spans>) -> Self {
+        Self { spans, ..self }
+    }
+
     /// Handles a Reserve after the commits that it carries, and records the latency.
-    pub async fn reserve_timed(&self, mut request: ReserveRequest) -> Result<ReserveResponse, Status> {
+    pub async fn reserve_timed(
+        &self,
+        mut request: ReserveRequest,
+        call: ReserveCall,
+    ) -> Result<ReserveResponse, Status> {
+        let span = self
+            .spans
+            .as_ref()
+            .and_then(|spans| spans.reserve(call, &TraceContext::from_message(request.trace.as_ref()?)?));
         self.carried("Reserve", std::mem::take(&mut request.commits)).await;
         let now = Moment::now();
-        let answered = self.limiter.reserve(request, now).await;
+        let answered = self.limiter.reserve_observed(request, now, span.is_some()).await;
         self.reserve.record(now.instant.elapsed());
-        Ok(answered?)
+        let answered = answered.map_err(Status::from);
+        match (span, &answered) {
+            (Some(span), Ok((response, Some(observed)))) => span.answered(&response.reservation_id, observed),
+            (Some(span), Err(status)) => span.failed(status.code()),
+            (None, _) | (Some(_), Ok((_, None))) => {}
+        }
+        answered.map(|(response, _)| response)
     }
 
     /// Handles the commits that a call carries. They are copies, so the call is answered even if a commit
@@ -79,29 +103,26 @@ impl RateLimits {
         Ok(answered?)
     }
 
-    async fn ask(&self, ask: Ask, request: Request<RateLimitRequest>) -> CallResult<RateLimitResponse> {
-        let now = Moment::now();
-        let answered = answer(&self.limiter, ask, request.into_inner(), now).await;
-        let latency = match ask {
-            Ask::Should => &self.should,
-            Ask::Check => &self.check,
-            Ask::Report => &self.report,
-        };
-        latency.record(now.instant.elapsed());
-        Ok(Response::new(answered?))
+    /// Stores the records that a plan asks for, and returns the number of all records.
+    async fn store(&self, records: Vec<SettledUsage>) -> Result<u64, Status> {
+        let settled = u64::try_from(records.len()).unwrap_or(u64::MAX);
+        let mut kept = records.into_iter().filter(|record| !record.for_trace);
+        if let Some(first) = kept.next() {
+            // The filter's plan may come from another replica. That replica can store the record.
+            let Some(recorder) = &self.recorder else {
+                return Err(Status::aborted("this adapter stores no usage records; use --usage"));
+            };
+            let kept = SettledUsage { further: kept.collect(), ..first };
+            let seen = |record: &SettledUsage| Some((record.seen.clone()?, record.time_ms));
+            let seen: Vec<_> = std::iter::once(&kept).chain(&kept.further).filter_map(seen).collect();
+            recorder.record(kept).await?;
+            self.complete(recorder, seen).await?;
+        }
+        Ok(settled)
     }
-}
 
-impl RateLimits {
-    /// Stores records, then completes those of background results that were seen.
-    async fn record_all(
-        &self,
-        recorder: &UsageRecorder,
-        request: SettledUsage,
-    ) -> Result<RecordUsageResponse, Status> {
-        let seen = |record: &SettledUsage| Some((record.seen.clone()?, record.time_ms));
-        let seen: Vec<_> = std::iter::once(&request).chain(&request.further).filter_map(seen).collect();
-        let response = recorder.record(request).await?;
+    /// Completes the records of background results that were seen, each at a time in milliseconds since 1970.
+    async fn complete(&self, recorder: &UsageRecorder, seen: Vec<(SeenResult, u64)>) -> Result<(), Status> {
         let (in_force, now) = (self.limiter.now_in_force(), Moment::now());
         for (seen, time_ms) in seen {
             let (id, is_partial) = (StoredId::of(&seen.id), seen.partial);
@@ -116,8 +137,27 @@ impl RateLimits {
                 Err(CallError::Unavailable(error)) => return Err(Status::aborted(error.to_string())),
             }
         }
-        Ok(response)
+        Ok(())
     }
+
+    async fn ask(&self, ask: Ask, request: Request<RateLimitRequest>) -> CallResult<RateLimitResponse> {
+        let now = Moment::now();
+        let answered = answer(&self.limiter, ask, request.into_inner(), now).await;
+        let latency = match ask {
+            Ask::Should => &self.should,
+            Ask::Check => &self.check,
+            Ask::Report => &self.report,
+        };
+        latency.record(now.instant.elapsed());
+        Ok(Response::new(answered?))
+    }
+}
+
+/// The trace that a call's metadata names.
+fn trace_of(metadata: &MetadataMap) -> Option<wire::TraceContext> {
+    let value = |name: &str| metadata.get(name).map(|value| value.as_bytes());
+    let trace = TraceContext::parse(value(TraceContext::PARENT)?)?;
+    Some(trace.with_state(value(TraceContext::STATE).unwrap_or_default()).message())
 }
 
 #[tonic::async_trait]
@@ -131,7 +171,10 @@ impl KuadrantService for RateLimits {
     }
 
     async fn reserve(&self, request: Request<ReserveRequest>) -> CallResult<ReserveResponse> {
-        self.reserve_timed(request.into_inner()).await.map(Response::new)
+        let trace = self.spans.as_ref().and_then(|_| trace_of(request.metadata()));
+        let mut request = request.into_inner();
+        request.trace = request.trace.or(trace);
+        self.reserve_timed(request, ReserveCall::Unary).await.map(Response::new)
     }
 
     async fn commit(&self, request: Request<CommitRequest>) -> CallResult<CommitResponse> {
@@ -151,14 +194,20 @@ impl UsageService for RateLimits {
     }
 
     async fn record_usage(&self, request: Request<SettledUsage>) -> CallResult<RecordUsageResponse> {
-        // The filter's plan may come from another replica. That replica can store the record.
-        let Some(recorder) = &self.recorder else {
-            return Err(Status::aborted("this adapter stores no usage records; use --usage"));
-        };
         let started = Instant::now();
-        let answered = self.record_all(recorder, request.into_inner()).await;
+        let mut first = request.into_inner();
+        let further = std::mem::take(&mut first.further);
+        let records: Vec<_> = std::iter::once(first).chain(further).collect();
+        let of_trace = |record: &&SettledUsage| self.spans.is_some() && record.trace.is_some();
+        let traced: Vec<_> = records.iter().filter(of_trace).cloned().collect();
+        let answered = self.store(records).await;
         self.record.record(started.elapsed());
-        Ok(Response::new(answered?))
+        let settled = answered?;
+        // If the store did not answer, the caller sends the records again.
+        if let Some(spans) = &self.spans {
+            traced.iter().for_each(|record| spans.settled(record));
+        }
+        Ok(Response::new(RecordUsageResponse { settled }))
     }
 }
 

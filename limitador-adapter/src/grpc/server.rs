@@ -15,6 +15,7 @@ use super::workers::Workers;
 use crate::metrics::AdapterMetrics;
 use crate::policies::filters::Filters;
 use crate::policies::snapshot::PolicySnapshot;
+use crate::spans::Spans;
 use crate::usage::recorder::UsageRecorder;
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,9 +40,9 @@ pub async fn routes(
     draining: &watch::Receiver<bool>,
     metrics: &Arc<AdapterMetrics>,
     filters: Arc<Filters>,
-    recorder: Option<Arc<UsageRecorder>>,
+    (recorder, spans): (Option<Arc<UsageRecorder>>, Option<Spans>),
 ) -> Result<Routes, tonic_reflection::server::Error> {
-    let limits = Arc::new(RateLimits::new(Arc::new(limiter)).recording_usage(recorder));
+    let limits = Arc::new(RateLimits::new(Arc::new(limiter)).recording_usage(recorder).tracing(spans));
     let plans = Plans::new(in_force.clone(), draining.clone(), Arc::clone(metrics), filters);
     let reservations = Reservations::new(Arc::clone(&limits), Arc::clone(workers), draining.clone());
     let (health, health_service) = tonic_health::server::health_reporter();

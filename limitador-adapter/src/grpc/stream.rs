@@ -4,6 +4,7 @@
 use crate::grpc::rate_limits::RateLimits;
 use crate::grpc::services::weir::v1::reservation_service_server::ReservationService;
 use crate::grpc::workers::{Presence, Workers};
+use crate::spans::ReserveCall;
 use futures::future::{FutureExt, Shared};
 use futures::stream::{Stream, StreamExt, once};
 use protocol::wire::weir::v1::{ReserveAndCommitRequest, ReserveAndCommitResponse};
@@ -106,7 +107,7 @@ async fn answer(
         done.send(()).unwrap_or_default();
     }
     let (reserve, reserve_status) = split(match reserve {
-        Some(request) => Some(limits.reserve_timed(request).await),
+        Some(request) => Some(limits.reserve_timed(request, ReserveCall::Streamed).await),
         None => None,
     });
     ReserveAndCommitResponse { number, reserve, commit, reserve_status, commit_status }

@@ -1,7 +1,7 @@
 //! Publishes snapshots of collected policies, and reports changes in the log and in metrics.
 
 use super::collection::{CollectedPolicies, PolicyReport};
-use super::snapshot::{GatewaySelector, PlanReader, PolicySnapshot};
+use super::snapshot::{GatewaySelector, PlanReader, PolicySnapshot, WantedReports};
 use crate::ledger::Ledger;
 use crate::metrics::AdapterMetrics;
 use engine::watch::number;
@@ -19,15 +19,15 @@ pub struct Publish {
     pub metrics: Arc<AdapterMetrics>,
     /// Stores the counters. Each limit has a share of its memory.
     pub ledger: Arc<dyn Ledger>,
-    /// Whether filters send usage records.
-    pub records_usage: bool,
+    /// What filters send in addition.
+    pub wanted: WantedReports,
 }
 
 impl Publish {
     /// Puts collected policies into force.
     pub fn publish(&self, collected: CollectedPolicies) {
         let current = Arc::clone(&self.to.borrow());
-        let next = comes_into_force(collected, &current, self.records_usage, &self.metrics);
+        let next = comes_into_force(collected, &current, self.wanted, &self.metrics);
         self.ledger.share_among(next.counting_limits());
         self.to.send_replace(next);
         self.known.send_replace(true);
@@ -38,10 +38,10 @@ impl Publish {
 fn comes_into_force(
     collected: CollectedPolicies,
     before: &PolicySnapshot,
-    records_usage: bool,
+    wanted: WantedReports,
     metrics: &AdapterMetrics,
 ) -> Arc<PolicySnapshot> {
-    let now = PolicySnapshot::new(collected, metrics).recording_usage(records_usage);
+    let now = PolicySnapshot::new(collected, metrics).wanting(wanted);
     let told: HashSet<_> =
         before.entries.iter().flat_map(|entry| entry.messages().collect::<Vec<_>>()).collect();
     for message in now.entries.iter().flat_map(|entry| entry.messages().collect::<Vec<_>>()) {

@@ -21,10 +21,18 @@ pub struct PolicySnapshot {
     /// The limits with a `counterKey`, by their counters' name.
     counted: HashMap<Arc<str>, Arc<str>>,
     plans: Option<HashMap<String, GatewayPlan>>,
-    /// Whether filters send usage records.
-    records_usage: bool,
+    wanted: WantedReports,
     /// The reports about all sources, including errors.
     pub entries: Vec<PolicyReport>,
+}
+
+/// What filters send in addition to their calls.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WantedReports {
+    /// Usage records of all exchanges.
+    pub records: bool,
+    /// The traces of requests, and usage records of sampled ones.
+    pub traces: bool,
 }
 
 /// The abilities of a filter.
@@ -92,12 +100,19 @@ impl PolicySnapshot {
         // If several policies share a counter, the first one by name is shown.
         named.sort_by(|a, b| b.key.cmp(&a.key));
         let counted = named.iter().map(|limit| (Arc::clone(&limit.counted_as), Arc::clone(&limit.key)));
-        Self { policies, counted: counted.collect(), limits, entries, plans, records_usage: false }
+        Self {
+            policies,
+            counted: counted.collect(),
+            limits,
+            entries,
+            plans,
+            wanted: WantedReports::default(),
+        }
     }
 
-    /// Sets whether filters send usage records.
-    pub fn recording_usage(self, records_usage: bool) -> Self {
-        Self { records_usage, ..self }
+    /// Sets what filters send in addition to their calls.
+    pub fn wanting(self, wanted: WantedReports) -> Self {
+        Self { wanted, ..self }
     }
 
     /// Returns the limit with the name "NAMESPACE/POLICY/LIMIT".
@@ -199,7 +214,7 @@ impl PolicySnapshot {
     }
 
     /// Returns the version of a gateway's plan. Identical policies have the same version, except that the version
-    /// also tells whether usage is recorded.
+    /// also tells whether usage is recorded and spans are exported.
     pub fn version(&self, gateway: &GatewaySelector<'_>, reader: PlanReader) -> String {
         self.version_of(&self.planned(gateway, reader))
     }
@@ -212,9 +227,12 @@ impl PolicySnapshot {
         };
         policies.iter().for_each(|policy| part(&policy.json));
         placement.iter().for_each(|placement| part(&placement.encode_to_vec()));
-        // Without records, the version is the same as that of adapters that cannot keep any.
-        if self.records_usage {
+        // Without records and spans, the version is the same as that of adapters that have none.
+        if self.wanted.records {
             part(b"records usage");
+        }
+        if self.wanted.traces {
+            part(b"traces");
         }
         let digest: [u8; 32] = hasher.finalize().into();
         let [a, b, c, d, e, f, g, h, ..] = digest;
@@ -228,7 +246,8 @@ impl PolicySnapshot {
         let planned = self.planned(gateway, reader);
         let version = self.version_of(&planned);
         let policies = planned.0.iter().map(|policy| policy.json.to_vec()).collect();
-        GetPlanResponse { version, policies, placement: planned.1, records_usage: self.records_usage }
+        let WantedReports { records: records_usage, traces } = self.wanted;
+        GetPlanResponse { version, policies, placement: planned.1, records_usage, traces }
     }
 
     fn planned(

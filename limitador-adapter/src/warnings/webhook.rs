@@ -3,16 +3,15 @@
 
 use super::event::{MEDIA_TYPE, WarningEvent};
 use super::url::WebhookUrl;
+use crate::https;
 use crate::metrics::AdapterMetrics;
 use axum::body::Body;
 use axum::http::{Request, StatusCode, header};
 use engine::backoff::Backoff;
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use rustls::crypto::ring::default_provider;
-use rustls::{ClientConfig, RootCertStore};
 use std::error::Error;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -101,7 +100,7 @@ impl Webhook {
         attempts: Attempts,
         metrics: Arc<AdapterMetrics>,
     ) -> Result<(WebhookQueue, Self), String> {
-        let client = Client::builder(TokioExecutor::new()).build(connector(&url)?);
+        let client = Client::builder(TokioExecutor::new()).build(https::connector(url.is_https())?);
         let (sender, waiting) = mpsc::channel(MAX_WAITING);
         let queue = WebhookQueue { waiting: sender, metrics: Arc::clone(&metrics), is_full: Arc::default() };
         Ok((queue, Self { url, client, attempts, waiting, metrics, health: WebhookHealth::Works }))
@@ -203,21 +202,4 @@ fn causes(error: &dyn Error) -> String {
         cause = error.source();
     }
     text
-}
-
-/// Creates the connections' TLS configuration, with the root certificates of this machine.
-fn connector(url: &WebhookUrl) -> Result<HttpsConnector<HttpConnector>, String> {
-    let builder = HttpsConnectorBuilder::new();
-    if url.is_https() {
-        let trusting = builder
-            .with_provider_and_native_roots(default_provider())
-            .map_err(|error| format!("the root certificates of this machine: {error}"))?;
-        return Ok(trusting.https_only().enable_http1().build());
-    }
-    let config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(|error| error.to_string())?
-        .with_root_certificates(RootCertStore::empty())
-        .with_no_client_auth();
-    Ok(builder.with_tls_config(config).https_or_http().enable_http1().build())
 }

@@ -22,6 +22,7 @@ mod plans;
 mod redis;
 mod secrets;
 mod server;
+mod spans;
 mod storages;
 mod stored;
 mod stream;

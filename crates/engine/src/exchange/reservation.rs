@@ -16,6 +16,7 @@ use llm::response::{CHARACTERS_PER_TOKEN, Usage};
 use policy::model::{StreamUsage, UsageReporting};
 use policy::plan::{Estimate, Hold, Judgement, OutputLesson, Plan};
 use protocol::call::{self, Item};
+use protocol::trace::TraceContext;
 use protocol::wire::envoy::extensions::common::ratelimit::v3::DeferredCharge;
 use protocol::wire::envoy::service::ratelimit::v3::rate_limit_response::Code;
 use protocol::wire::kuadrant::service::ratelimit::v1::{DescriptorStatus, ReserveResponse};
@@ -52,6 +53,8 @@ pub(super) struct Reservation {
     pub(super) reported_model: Option<String>,
     /// What a usage record needs, if the adapter keeps records.
     pub(super) recorded: Option<RecordedRequest>,
+    /// The trace of the request, if the adapter exports spans.
+    pub(super) trace: Option<Box<TraceContext>>,
     /// Weir asked the provider for the stream's usage; the client did not.
     pub(super) usage_unasked: bool,
     /// Whether the client asked for the stream's usage.
@@ -118,6 +121,7 @@ impl Reservation {
             reporting,
             reported_model,
             recorded: None,
+            trace: None,
             usage_unasked,
             tells_usage: false,
             streams,
@@ -172,11 +176,13 @@ impl Reservation {
         let models = models.chain(self.recorded.iter().map(RecordedRequest::size));
         let model = models.fold(0, usize::saturating_add);
         let lesson = self.lesson.as_ref().map_or(0, |lesson| lesson.size());
+        let trace = self.trace.as_ref().map_or(0, |trace| trace.size());
         let statuses = self.statuses.len().saturating_mul(STATUS);
         sizes
             .chain([
                 model,
                 lesson,
+                trace,
                 role,
                 statuses,
                 self.id.len(),
@@ -241,7 +247,9 @@ impl Reservation {
             max: hold.rate.rate.max.fixed().is_none().then_some(hold.max),
             unenforced: !hold.enforced,
         });
-        call::reserve(&self.id, items)
+        let mut call = call::reserve(&self.id, items);
+        self.trace.iter().for_each(|trace| call::add_trace(&mut call, trace));
+        call
     }
 
     /// A server that chose another id knows the reservation only by that id.

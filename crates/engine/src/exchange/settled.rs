@@ -7,6 +7,7 @@ use super::stored::CreatedResult;
 use crate::metric::UsageSource;
 use crate::outbox::Settlement;
 use expression::facts::Facts;
+use llm::request::{Operation, Route};
 use llm::response::Usage;
 use policy::model::Unit;
 use policy::plan::Hold;
@@ -19,6 +20,9 @@ use protocol::wire::weir::v1::{ChargedLimit, CounterValue, SettledUsage};
 pub(super) struct RecordedRequest {
     provider: &'static str,
     model: String,
+    operation: Option<Operation>,
+    /// The adapter keeps no records, so the record is only for the trace.
+    is_for_trace: bool,
 }
 
 /// A record without the parts that only the shell knows.
@@ -47,9 +51,13 @@ pub struct RecordStamp {
 }
 
 impl RecordedRequest {
-    pub(super) fn new(facts: &Facts) -> Self {
+    fn new(facts: &Facts, is_for_trace: bool) -> Self {
         let model = facts.model().map(|model| shortened(&model)).unwrap_or_default();
-        Self { provider: facts.dialect().name().unwrap_or_default(), model }
+        let read = facts.read_body().filter(|body| !body.condition.hides_facts());
+        let operation = read
+            .map(|body| body.operation)
+            .or_else(|| facts.path().and_then(|path| Route::of(path).operation));
+        Self { provider: facts.dialect().name().unwrap_or_default(), model, operation, is_for_trace }
     }
 
     pub(super) fn size(&self) -> usize {
@@ -81,9 +89,9 @@ impl SettledRecord {
 }
 
 impl Reservation {
-    /// Keeps what a record of the exchange needs.
-    pub(super) fn keep_record(&mut self, facts: &Facts) {
-        self.recorded = Some(RecordedRequest::new(facts));
+    /// Keeps what a record of the exchange needs. `is_kept` is false if it is only for the trace.
+    pub(super) fn keep_record(&mut self, facts: &Facts, is_kept: bool) {
+        self.recorded = Some(RecordedRequest::new(facts, !is_kept));
     }
 
     /// The record of the exchange, with the charge of each hold. A request that only reads a stored result
@@ -95,8 +103,9 @@ impl Reservation {
         charges: &[u64],
         created: Option<CreatedResult>,
     ) -> Option<Effect> {
-        let RecordedRequest { provider, model } =
+        let RecordedRequest { provider, model, operation, is_for_trace } =
             self.recorded.as_ref().filter(|_| !self.holds.is_empty())?;
+        let trace = self.trace.as_ref().filter(|trace| trace.is_sampled());
         let charged = || self.holds.iter().zip(charges.iter().copied());
         let money = charged().filter(|(hold, _)| hold.rate.rate.unit == Unit::Usd).map(|(_, charge)| charge);
         let Usage { input, cached, cache_write, output, reasoning, total, .. } = usage;
@@ -114,6 +123,10 @@ impl Reservation {
             total,
             micro_usd: money.max(),
             result_id: created.map(|result| result.id).unwrap_or_default(),
+            trace: trace.map(|trace| trace.message()),
+            operation: operation.map_or("", Operation::name).to_owned(),
+            stream: self.streams,
+            for_trace: *is_for_trace,
             ..SettledUsage::default()
         };
         Some(Effect::RecordUsage(Box::new(SettledRecord { usage, code, is_finished })))
@@ -138,6 +151,7 @@ fn charged_limit(hold: &Hold, charged: u64) -> ChargedLimit {
         limit: hold.rate.limit.clone(),
         unit: hold.rate.rate.unit.name().to_owned(),
         charged,
+        held: hold.amount,
         counters: hold.counters.iter().map(counter).collect(),
     }
 }

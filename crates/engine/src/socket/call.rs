@@ -314,7 +314,7 @@ impl Socket {
     ) -> (u64, Start, Option<Vec<u8>>) {
         let (in_force, id) = next();
         let exchange = Exchange::new(self.in_force_for(in_force), id).within(&self.memory);
-        let mut exchange = exchange.reported(self.reporting);
+        let mut exchange = exchange.reported(self.reporting).traced(self.trace.clone());
         exchange = match kind {
             Kind::Asked => exchange,
             Kind::WarmUp => exchange.warming_up(),
