@@ -3,7 +3,8 @@
 import assert from 'node:assert/strict';
 import { stub } from './usage.mjs';
 
-const VIEWS = { overview: 'Overview', buckets: 'Buckets', usage: 'Usage', refusals: 'Refusals', policies: 'Policies' };
+const VIEWS = { overview: 'Overview', buckets: 'Buckets', usage: 'Usage', refusals: 'Refusals', warnings: 'Warnings',
+  policies: 'Policies' };
 
 export default async function everyone({ open, accessible, signIn, folder }) {
   for (const colorScheme of ['light', 'dark']) {

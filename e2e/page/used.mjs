@@ -39,6 +39,16 @@ export default async function used({ open, api, ask, until }) {
   await page.getByRole('link', { name: 'Overview', exact: true }).click();
   await until('the overview counts it', async () => /Refused in the last hour1/.test(await page.locator('.tiles').textContent()));
 
+  // Bob's bucket reached both thresholds with one charge.
+  await page.getByRole('heading', { name: 'Warnings' }).waitFor();
+  await page.getByRole('link', { name: 'Warnings', exact: true }).click();
+  const warned = page.getByRole('table', { name: 'The latest 100 warnings' }).getByRole('row', { name: 'bob' });
+  const reached = async () => (await warned.getByRole('cell').filter({ hasText: /^\d+%$/ }).allTextContents()).sort();
+  await until('both warnings', async () => (await reached()).length === 2);
+  assert.deepEqual(await reached(), ['100%', '80%']);
+  assert.match(await warned.first().textContent(), /100,000,000 tokens/);
+  await page.getByRole('link', { name: 'Overview', exact: true }).click();
+
   // The adapter restarts with empty counters. The page notices, and follows the new one.
   await ask('kill');
   await page.getByText('Adapter unreachable, trying again').waitFor();

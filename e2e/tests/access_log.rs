@@ -3,14 +3,15 @@
 use e2e::artefacts;
 use e2e::client::Request;
 use e2e::jwt;
+use e2e::socket::{Heard, Peer, SocketUpstream};
 use e2e::upstream::{Answer, Gate};
 use e2e::wait;
-use e2e::world::{World, per_user, policy};
+use e2e::world::{Builder, World, per_user, policy};
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
 
 /// The names of the record, below `wasm.weir.usage`.
-const NAMES: [&str; 12] = [
+const NAMES: [&str; 13] = [
     "status",
     "source",
     "model",
@@ -22,6 +23,7 @@ const NAMES: [&str; 12] = [
     "cacheWrite",
     "reasoning",
     "microUsd",
+    "calls",
     "limits",
 ];
 
@@ -44,6 +46,10 @@ fn documented() -> Value {
 
 impl Logged {
     fn start(spec: Value, plugin: impl FnOnce(&mut Value)) -> Self {
+        Self::start_as(World::build(), spec, plugin)
+    }
+
+    fn start_as(world: Builder, spec: Value, plugin: impl FnOnce(&mut Value)) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
         let (json_log, text_log) = (folder.path().join("json"), folder.path().join("text"));
         let names: Map<String, Value> =
@@ -62,7 +68,7 @@ impl Logged {
             log(json_log, json!({ "json_format": names })),
             log(text_log, json!({ "text_format_source": { "inline_string": text } })),
         ]);
-        let world = World::build()
+        let world = world
             .policy(&policy("llm", spec))
             .reading_bodies(1 << 20)
             .plugin(plugin)
@@ -214,4 +220,69 @@ fn a_policy_can_ask_for_the_log() {
     // No limit applies, so there is nothing to report.
     assert_eq!(logged.world.send(&of("alice", Request::get("/healthz"))).status, 200);
     assert_eq!(values(&logged.entry(2), &["status", "total"]), "- -");
+}
+
+#[test]
+fn a_websocket_has_one_entry_with_the_sums_of_its_calls() {
+    let sockets = SocketUpstream::start(|peer: &mut Peer, _: &str| {
+        let usage = json!({ "input_tokens": 400, "output_tokens": 600, "total_tokens": 1000 });
+        let completed = json!({ "type": "response.completed", "response": { "id": "r", "usage": usage } });
+        peer.say(&completed.to_string());
+    });
+    let address = sockets.address();
+    let world = World::build().change(|config| config.route_to("sockets", address));
+    let spec = json!({ "limits": { "all": { "rates": [{ "limit": 4000, "window": "1h" }] } } });
+    let logged = Logged::start_as(world, spec, |plugin| plugin["accessLog"] = true.into());
+    let open = || Peer::open(logged.world.envoy.address(), "/v1/responses", "", false).expect("a WebSocket");
+    let call = |peer: &mut Peer| {
+        peer.say(r#"{"type": "response.create", "model": "gpt-5", "input": "hi", "max_output_tokens": 600}"#);
+        match peer.hear() {
+            Heard::Text(text) => text.contains("response.completed"),
+            other => panic!("{other:?}"),
+        }
+    };
+    let counts = ["status", "source", "model", "calls", "input", "output", "total"];
+    let charged = |entry: &Value| {
+        let limits: Value = serde_json::from_str(entry["limits"].as_str().unwrap()).unwrap();
+        assert_eq!((limits.as_array().unwrap().len(), &limits[0]["limit"]), (1, &json!("all")));
+        limits[0]["charged"].clone()
+    };
+    let mut peer = open();
+    for _ in 0..3 {
+        assert!(call(&mut peer));
+    }
+    logged.world.adapter.wait_for_bucket("all", "tokens", "", 3000, 0);
+    drop(peer);
+    let entry = logged.entry(1);
+    assert_eq!(values(&entry, &counts), "ok reported gpt-5 3 1200 1800 3000");
+    assert_eq!(charged(&entry), 3000);
+
+    // The second call of this one is refused, which ends the socket.
+    let mut peer = open();
+    assert!(call(&mut peer));
+    logged.world.adapter.wait_for_bucket("all", "tokens", "", 4000, 0);
+    assert!(!call(&mut peer));
+    while peer.hear() != Heard::End {}
+    let entry = logged.entry(2);
+    assert_eq!(values(&entry, &counts), "refused reported gpt-5 2 400 600 1000");
+    assert_eq!(charged(&entry), 1000);
+}
+
+#[test]
+fn requests_that_are_refused_without_the_adapter_are_logged_too() {
+    let mut limits = per_user(10_000);
+    limits["reservation"] = json!({ "maxShare": "10%" });
+    let spec = json!({ "limits": { "tokens": limits }, "failureMode": "Deny" });
+    let mut logged = Logged::start(spec, |plugin| plugin["accessLog"] = true.into());
+    let refused = logged.world.send(&of("alice", Request::chat(5000)));
+    assert!((400..500).contains(&refused.status), "{}", refused.text());
+    let entry = logged.entry(1);
+    assert_eq!(values(&entry, &["status", "source", "model", "total"]), "refused none gpt-4o 0");
+    let limits: Value = serde_json::from_str(entry["limits"].as_str().unwrap()).unwrap();
+    assert_eq!((&limits[0]["limit"], &limits[0]["charged"]), (&json!("tokens"), &Value::Null));
+
+    logged.world.adapter.kill();
+    assert_eq!(logged.world.send(&of("alice", Request::chat(50))).status, 503);
+    let entry = logged.entry(2);
+    assert_eq!(values(&entry, &["status", "source", "total"]), "unavailable none 0");
 }

@@ -1,5 +1,5 @@
-//! Usage records while the adapter, the database and Envoy are killed with SIGKILL, in random order. Redis keeps the
-//! counters. `KILLS=200` kills more often, and `SEED` repeats a run.
+//! Usage records while the adapter, the database and Envoy are killed with SIGKILL, in random order. With SQLite, the
+//! database is a part of the adapter. Redis keeps the counters. `KILLS=200` kills more often, and `SEED` repeats a run.
 //!
 //! Each request has a user of its own, so each counter and each record belong to one exchange. What must hold:
 //! - No exchange has two records.
@@ -19,7 +19,7 @@ use e2e::redis::Redis;
 use e2e::upstream::Upstream;
 use e2e::wait;
 use e2e::world::{CONFIG, per_user, policy};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -30,6 +30,21 @@ const THREADS: usize = 4;
 
 /// The rounds without `KILLS`.
 const ROUNDS: usize = 6;
+
+/// What keeps the records.
+enum Store {
+    Sqlite(tempfile::TempDir),
+    Postgres(Postgres),
+}
+
+impl Store {
+    fn url(&self) -> String {
+        match self {
+            Self::Sqlite(folder) => format!("sqlite:{}", folder.path().join("usage.db").display()),
+            Self::Postgres(postgres) => postgres.url(),
+        }
+    }
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Victim {
@@ -65,7 +80,7 @@ fn variable(name: &str) -> Option<u64> {
 
 struct World {
     redis: Redis,
-    postgres: Postgres,
+    store: Store,
     adapter: Adapter,
     config: Config,
     envoy: Envoy,
@@ -85,18 +100,17 @@ fn send(to: SocketAddr, user: &str, number: usize) -> bool {
 }
 
 impl World {
-    fn start() -> Self {
-        let (redis, postgres, upstream) = (Redis::start(), Postgres::start(), Upstream::start());
+    fn start(store: Store) -> Self {
+        let (redis, upstream) = (Redis::start(), Upstream::start());
         let policies = [policy("llm", json!({ "limits": { "tokens": per_user(1_000_000) } }))];
-        let adapter = Adapter::start_as(&policies, &["--storage", &redis.url(0), "--usage", &postgres.url()]);
+        let adapter = Adapter::start_as(&policies, &["--storage", &redis.url(0), "--usage", &store.url()]);
         let mut config = Config::read(CONFIG);
         config.cluster("llm", upstream.address());
         let shipped = Config::read("manifests/envoy/envoy.yaml").named_cluster("limitador-adapter");
         config.take_settings("limitador-adapter", &shipped);
         config.cluster("limitador-adapter", adapter.grpc());
         let envoy = config.start(2);
-        let world =
-            Self { redis, postgres, adapter, config, envoy, sent: BTreeMap::new(), _upstream: upstream };
+        let world = Self { redis, store, adapter, config, envoy, sent: BTreeMap::new(), _upstream: upstream };
         world.wait_for_plan();
         world
     }
@@ -134,19 +148,27 @@ impl World {
         }
     }
 
+    /// The processes that can be killed.
+    fn victims(&self) -> &'static [Victim] {
+        match self.store {
+            Store::Sqlite(_) => &[Victim::Adapter, Victim::Envoy],
+            Store::Postgres(_) => &[Victim::Adapter, Victim::Envoy, Victim::Database],
+        }
+    }
+
     fn kill(&mut self, victim: Victim) {
-        match victim {
-            Victim::Adapter => self.adapter.kill(),
-            Victim::Database => self.postgres.kill(),
-            Victim::Envoy => self.envoy.kill(),
+        match (victim, &mut self.store) {
+            (Victim::Database, Store::Postgres(postgres)) => postgres.kill(),
+            (Victim::Adapter | Victim::Database, _) => self.adapter.kill(),
+            (Victim::Envoy, _) => self.envoy.kill(),
         }
     }
 
     fn restart(&mut self, victim: Victim) {
-        match victim {
-            Victim::Adapter => self.adapter.restart(),
-            Victim::Database => self.postgres.restart(),
-            Victim::Envoy => {
+        match (victim, &mut self.store) {
+            (Victim::Database, Store::Postgres(postgres)) => postgres.restart(),
+            (Victim::Adapter | Victim::Database, _) => self.adapter.restart(),
+            (Victim::Envoy, _) => {
                 self.envoy = self.config.start(2);
                 self.wait_for_plan();
             }
@@ -163,15 +185,18 @@ impl World {
             .collect()
     }
 
-    /// The tokens of each user's records.
-    fn records(&self) -> BTreeMap<String, Vec<u64>> {
-        let rows = self.postgres.sql("SELECT \"user\", total FROM usage");
-        let mut records: BTreeMap<String, Vec<u64>> = BTreeMap::new();
-        for row in rows.lines() {
-            let (user, total) = row.split_once('|').expect("two columns");
-            records.entry(user.to_owned()).or_default().push(total.parse().expect("a number"));
+    /// The number of each user's records, and their tokens. Nothing if the database does not answer.
+    fn records(&self) -> BTreeMap<String, (u64, u64)> {
+        let answer = self.adapter.get("/api/usage?from=2000-01-01&to=2999-01-01&by=user");
+        if answer.status != 200 {
+            return BTreeMap::new();
         }
-        records
+        let number = |row: &Value, name: &str| row[name].as_u64().expect("a number");
+        let record = |row: &Value| {
+            let user = row["user"].as_str().expect("it has a user").to_owned();
+            (user, (number(row, "requests"), number(row, "total")))
+        };
+        answer.json().as_array().expect("a list").iter().map(record).collect()
     }
 
     /// Everything that is certain about the records and counters so far.
@@ -179,12 +204,12 @@ impl World {
         let (counters, records) = (self.counters(), self.records());
         for (user, Sent { is_answered, is_doubtful }) in &self.sent {
             let charged = counters.get(user).copied();
-            let recorded = records.get(user).map_or(&[][..], Vec::as_slice);
+            let recorded = records.get(user).copied();
             let is_right = match (charged, recorded) {
-                (Some(charged), [recorded]) => charged == *recorded,
-                (None, []) => !is_answered || *is_doubtful,
-                (Some(_), []) | (None, [_]) => *is_doubtful,
-                (_, _) => false,
+                (Some(charged), Some((1, recorded))) => charged == recorded,
+                (None, None) => !is_answered || *is_doubtful,
+                (Some(_), None) | (None, Some((1, _))) => *is_doubtful,
+                (_, Some(_)) => false,
             };
             if !is_right {
                 return Err(format!(
@@ -207,20 +232,28 @@ impl World {
 }
 
 #[test]
-fn kills_lose_no_record_and_write_none_twice() {
+fn kills_lose_no_record_and_write_none_twice_in_postgres() {
+    kills_lose_no_record_and_write_none_twice(Store::Postgres(Postgres::start()));
+}
+
+#[test]
+fn kills_lose_no_record_and_write_none_twice_in_sqlite() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    kills_lose_no_record_and_write_none_twice(Store::Sqlite(folder));
+}
+
+fn kills_lose_no_record_and_write_none_twice(store: Store) {
     let rounds = variable("KILLS").map_or(ROUNDS, |kills| kills as usize);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("it is after 1970").as_nanos() as u64;
     let seed = variable("SEED").unwrap_or(now) | 1;
     eprintln!("SEED={seed}");
     let mut random = Random(seed);
-    let mut world = World::start();
+    let mut world = World::start(store);
+    let victims = world.victims();
     for round in 0..rounds {
         // The first rounds kill each of them once.
-        let victim = match if round < 3 { round as u64 } else { random.below(3) } {
-            0 => Victim::Adapter,
-            1 => Victim::Database,
-            _ => Victim::Envoy,
-        };
+        let at = if round < victims.len() { round } else { random.below(victims.len() as u64) as usize };
+        let victim = victims[at];
         let after = random.below(REQUESTS as u64) as usize;
         let what = format!("SEED={seed}, round {round}: {victim:?} after {after} answers");
         eprintln!("{what}");
@@ -241,9 +274,9 @@ fn kills_lose_no_record_and_write_none_twice() {
         }
         world.settle(&what);
     }
-    let records: usize = world.records().values().map(Vec::len).sum();
+    let records: u64 = world.records().values().map(|(records, _)| records).sum();
     let answered = world.sent.values().filter(|sent| sent.is_answered).count();
     eprintln!("{records} records, {answered} answered of {} requests", world.sent.len());
-    assert!(records >= world.sent.len() / 4, "{records} of {}", world.sent.len());
+    assert!(records >= world.sent.len() as u64 / 4, "{records} of {}", world.sent.len());
     assert_eq!(world.redis.command(&["PING"]), "+PONG");
 }

@@ -172,6 +172,41 @@ fn a_database_that_is_away_delays_records_and_nothing_else() {
 }
 
 #[test]
+fn the_record_of_a_background_result_is_completed_when_the_result_is_read() {
+    let postgres = Postgres::start();
+    let world = start(json!({ "limits": { "tokens": per_user(10_000) } }), &postgres.url());
+    let response = |status: &str, usage: Value| {
+        let body = json!({ "id": "resp_1", "object": "response", "status": status, "background": true, "usage": usage });
+        Answer::json(200, &body)
+    };
+    world.upstream.on("queued", response("queued", Value::Null));
+    let usage = json!({ "input_tokens": 30, "output_tokens": 70, "total_tokens": 100 });
+    world.upstream.on("completed", response("completed", usage));
+    let create = json!({ "model": "gpt-5", "input": "hello", "background": true });
+    let created = Request::post("/v1/responses", &create).answered_by("queued");
+    assert_eq!(world.send(&of("alice", created)).status, 200);
+    let values_of = |record: &Value| {
+        let charged = record["limits"][0]["charged"].clone();
+        (values(record, &["source", "model", "input", "output", "total", "requests"]).join(" "), charged)
+    };
+    let first = records(&postgres, "alice", 1).remove(0);
+    assert_eq!(values_of(&first), ("deferred gpt-5 0 0 0 1".to_owned(), json!(0)));
+
+    // Somebody else reads the result, twice. The creator is charged once, and only the creator has a record.
+    for _ in 0..2 {
+        let read = Request::get("/v1/responses/resp_1").answered_by("completed");
+        assert_eq!(world.send(&of("bob", read)).status, 200);
+    }
+    world.adapter.wait_for_bucket("tokens", "tokens", "alice", 100, 0);
+    wait::until("the completed record", || {
+        let record = records(&postgres, "alice", 1).remove(0);
+        (values_of(&record) == ("reported gpt-5 30 70 100 1".to_owned(), json!(100))).then_some(())
+    });
+    assert_eq!(postgres.sql("SELECT sum(total), sum(requests) FROM usage WHERE \"user\" <> 'bob'"), "100|1");
+    assert_eq!(postgres.sql("SELECT coalesce(sum(total), 0) FROM usage WHERE \"user\" = 'bob'"), "0");
+}
+
+#[test]
 fn without_a_store_no_records_are_sent() {
     let world =
         World::build().policy(&policy("llm", json!({ "limits": { "tokens": per_user(10_000) } }))).start();
@@ -246,6 +281,6 @@ fn each_call_in_a_websocket_has_a_record() {
         while !matches!(peer.hear(), Heard::Text(text) if text.contains("response.completed")) {}
     }
     world.adapter.wait_for_bucket("all", "tokens", "", 3000, 0);
-    let rows = "SELECT status, source, model, total, count(*) FROM usage GROUP BY 1, 2, 3, 4";
-    wait::until("the records", || (postgres.sql(rows) == "ok|reported|gpt-5|1000|3").then_some(()));
+    let rows = "SELECT status, source, model, total, first_byte_ms <= duration_ms, count(*) FROM usage GROUP BY 1, 2, 3, 4, 5";
+    wait::until("the records", || (postgres.sql(rows) == "ok|reported|gpt-5|1000|t|3").then_some(()));
 }

@@ -9,19 +9,18 @@ use crate::cuttable::CuttableStream;
 use crate::deferred;
 use crate::host;
 use crate::metrics;
-use crate::record::Recording;
+use crate::record::{self, Recording};
 use crate::request::{self, AsksForUsage};
 use crate::reserve;
 use crate::shared::{RESERVE, Shared};
 use crate::trace;
-use engine::exchange::{ActivePlan, Effect, Event, Exchange, ExchangeEnd, SettledRecord, UsageRecord};
+use engine::exchange::{ActivePlan, Effect, Event, Exchange, SettledRecord, UsageRecord};
 use engine::flow::{BodyEnd, Closing, DeferredBody, RequestFlow, ResponseFlow};
 use engine::refusal::Denial;
 use engine::refusal::codex;
 use engine::socket::{Upgrade, judge_upgrade};
 use expression::facts::Facts;
 use llm::memory::{Lease, Purpose};
-use policy::model::UsageReporting;
 use protocol::call::CallFailure;
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::Action;
@@ -98,7 +97,7 @@ impl Http {
         match judge_upgrade(in_force, facts, &self.shared.memory, mask) {
             Upgrade::Request(facts) => Ok(facts),
             Upgrade::Socket(socket) => {
-                let socket = socket.traced(trace::context(in_force));
+                let socket = socket.reported(self.shared.reporting()).traced(trace::context(in_force));
                 self.socket = Some(SocketContext::new(self.id, &self.shared, socket));
                 Err(Action::Continue)
             }
@@ -113,7 +112,7 @@ impl Http {
 
 impl Request {
     fn new(id: u32, shared: &Rc<Shared>, in_force: ActivePlan, may_be_endless: bool) -> Rc<RefCell<Self>> {
-        let reporting = shared.config.access_log.then_some(UsageReporting::Details);
+        let reporting = shared.reporting();
         let trace = trace::context(&in_force);
         let exchange = Exchange::new(in_force, shared.next_reservation());
         let exchange = exchange.within(&shared.memory).reported(reporting).traced(trace);
@@ -183,16 +182,7 @@ impl Request {
 
     fn record_usage(&self, record: SettledRecord) {
         if let Some(recording) = &self.recording {
-            recording.send(&self.shared, record, self.end());
-        }
-    }
-
-    /// How the exchange ended. Whether the client has left is known when the request is logged.
-    fn end(&self) -> ExchangeEnd {
-        match self.is_complete {
-            true => ExchangeEnd::Complete,
-            false if host::has_client_left() => ExchangeEnd::ClientLeft,
-            false => ExchangeEnd::Cut,
+            recording.send(&self.shared, record, record::end(self.is_complete));
         }
     }
 
@@ -304,9 +294,7 @@ impl Request {
         }
         self.closed();
         let Some((record, _lease)) = self.record.take() else { return };
-        for (name, value) in record.fields(self.end()) {
-            host::set_filter_state(&format!("weir.usage.{name}"), &value);
-        }
+        record::write(record.fields(record::end(self.is_complete)));
     }
 
     fn action(&self) -> Action {
@@ -444,6 +432,6 @@ impl HttpContext for Http {
 
     fn on_log(&mut self) {
         self.with(Request::logged);
-        self.with_socket(SocketContext::closed);
+        self.with_socket(SocketContext::logged);
     }
 }

@@ -3,6 +3,7 @@
 use crate::host;
 use crate::shared::Shared;
 use engine::exchange::{ExchangeEnd, RecordStamp, SettledRecord};
+use engine::socket::CallTimes;
 use expression::facts::Facts;
 
 /// Follows one request, if the adapter keeps records.
@@ -49,23 +50,35 @@ impl Recording {
     }
 }
 
-/// Sends the record of a call inside a WebSocket. The durations of such a call are unknown.
-pub fn send_call(shared: &Shared, request_id: &str, record: SettledRecord) {
-    let end = match record.is_finished() {
-        true => ExchangeEnd::Complete,
-        false if host::has_client_left() => ExchangeEnd::ClientLeft,
-        false => ExchangeEnd::Cut,
-    };
+/// Sends the record of a call inside a WebSocket.
+pub fn send_call(shared: &Shared, request_id: &str, record: SettledRecord, times: CallTimes) {
+    let CallTimes { begun, answered } = times;
     let stamp = RecordStamp {
-        end,
+        end: end(record.is_finished()),
         time: host::wall_clock(),
         gateway: shared.gateway.clone(),
         route: route(),
         request_id: request_id.to_owned(),
-        first_byte: None,
-        duration: None,
+        first_byte: answered.map(|answered| answered.saturating_sub(begun)),
+        duration: Some(shared.now().saturating_sub(begun)),
     };
     shared.record(record, stamp);
+}
+
+/// How an exchange ended. Whether the client has left is known when the request is logged.
+pub fn end(is_complete: bool) -> ExchangeEnd {
+    match is_complete {
+        true => ExchangeEnd::Complete,
+        false if host::has_client_left() => ExchangeEnd::ClientLeft,
+        false => ExchangeEnd::Cut,
+    }
+}
+
+/// Writes values for the access log into Envoy's filter state.
+pub fn write(fields: Vec<(&'static str, String)>) {
+    for (name, value) in fields {
+        host::set_filter_state(&format!("weir.usage.{name}"), &value);
+    }
 }
 
 fn route() -> String {

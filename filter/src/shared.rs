@@ -15,6 +15,7 @@ use engine::metric::Metric;
 use engine::outbox::{Outbox, Raise, Settlement};
 use llm::memory::MemoryBudget;
 use policy::gateway;
+use policy::model::UsageReporting;
 use policy::plan::{LearnedOutputs, Plan};
 use policy::validation_error::ValidationError;
 use protocol::call::{CallFailure, POLICY_SERVICE, RATE_LIMIT_SERVICE, RESERVATION_SERVICE, USAGE_SERVICE};
@@ -136,6 +137,11 @@ impl Shared {
     /// The plan for new requests.
     pub fn in_force(&self) -> ActivePlan {
         self.in_force.borrow().clone()
+    }
+
+    /// What to report to Envoy's access log, regardless of the policies.
+    pub fn reporting(&self) -> Option<UsageReporting> {
+        self.config.access_log.then_some(UsageReporting::Details)
     }
 
     /// Whether a plan is in force.

@@ -7,8 +7,8 @@
 //! the state of Weir in a cluster. [`warnings`] go to the log, the metrics and a webhook, and [`spans`] to a
 //! collector of traces.
 //!
-//! Modules depend on each other in one direction only: `ledger`, `refusals`, `observed` and `metrics` <- `policies`
-//! <- `kubernetes`, `warnings`, `usage`, `spans` <- `grpc` <- `admin`, `explain` <- `serve`.
+//! Modules depend on each other in one direction only: `ledger`, `refusals`, `warned`, `observed` and `metrics` <-
+//! `policies` <- `kubernetes`, `warnings`, `usage`, `spans` <- `grpc` <- `admin`, `explain` <- `serve`.
 
 pub mod admin;
 pub mod check;
@@ -30,4 +30,5 @@ pub mod secret;
 pub mod serve;
 pub mod spans;
 pub mod usage;
+pub mod warned;
 pub mod warnings;

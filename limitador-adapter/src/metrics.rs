@@ -3,6 +3,7 @@
 
 use crate::ledger::LedgerSize;
 use crate::refusals::RefusalLog;
+use crate::warned::WarningLog;
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Label, Level, Metadata, Recorder, SharedString};
 use metrics_exporter_prometheus::{
     BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
@@ -319,6 +320,8 @@ pub struct AdapterMetrics {
     pub invalid: Gauge,
     /// Why calls were refused, for `/api/refusals`.
     pub refusals: RefusalLog,
+    /// The latest warnings, for `/api/warnings`.
+    pub warnings: WarningLog,
 }
 
 impl AdapterMetrics {
@@ -372,6 +375,7 @@ impl AdapterMetrics {
             loaded: gauge(&recorder, "weir_policies_loaded", &[]),
             invalid: gauge(&recorder, "weir_policies_invalid", &[]),
             refusals: RefusalLog::default(),
+            warnings: WarningLog::default(),
             recorder,
         })
     }

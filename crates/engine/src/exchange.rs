@@ -365,6 +365,7 @@ impl Exchange {
             effects.push(Effect::Count(Metric::InvalidRequest("conflict")));
             effects.push(Effect::Deny(refusal::invalid_request(facts.dialect(), &message)));
         } else if let Some(hold) = judgement.holds.iter().find(|hold| hold.exceeds_share()) {
+            effects.extend(record::of_refusal(hold, &facts, self.reporting));
             effects.extend(over_share(hold, &facts));
         } else if judgement.holds.is_empty() {
             if let Some(id) = plan.stored_result(&facts, bodiless) {
@@ -373,6 +374,9 @@ impl Exchange {
                 let mut reservation =
                     Reservation::new(id, plan, judgement, &facts, bodiless, None, &self.memory);
                 reservation.role = role;
+                if plan.records_usage() {
+                    reservation.keep_record(&facts, true);
+                }
                 if reservation.has_room_for(0) {
                     self.state = State::Admitted(reservation);
                 } else {
@@ -483,11 +487,11 @@ impl Exchange {
         let strict = reservation.holds.iter().filter(strict).find(|hold| !hold.rate.boundary.is_soft());
         if let Some(hold) = strict {
             let denial = refusal::unavailable(Some(&hold.rate.policy), reservation.dialect);
-            return vec![
-                Effect::Count(Metric::FailedClosed(cause)),
-                reservation.release(),
-                Effect::Deny(denial),
-            ];
+            let record = reservation.record_of_outage(hold);
+            let mut effects = vec![Effect::Count(Metric::FailedClosed(cause)), reservation.release()];
+            effects.extend(record);
+            effects.push(Effect::Deny(denial));
+            return effects;
         }
         reservation.unchecked();
         let mut effects = vec![Effect::Count(Metric::FailedOpen(cause))];

@@ -110,17 +110,17 @@ impl MemoryUse {
     }
 }
 
-/// The source of a charge.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The source of a charge, from the most certain to the least certain one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum UsageSource {
-    /// The provider reported it.
-    Reported,
-    /// It was estimated from the request and the delivered output.
-    Estimated,
-    /// It is charged when a client reads the background result.
-    Deferred,
     /// There was nothing to charge.
     None,
+    /// The provider reported it.
+    Reported,
+    /// It is charged when a client reads the background result.
+    Deferred,
+    /// It was estimated from the request and the delivered output.
+    Estimated,
 }
 
 impl UsageSource {

@@ -8,12 +8,13 @@
 
 mod call;
 mod farewell;
+mod record;
 mod upgrade;
 
+pub use record::SocketRecord;
 pub use upgrade::{Upgrade, judge_upgrade};
 
-use crate::exchange::SettledRecord;
-use crate::exchange::{ActivePlan, ReservationId};
+use crate::exchange::{ActivePlan, ReservationId, SettledRecord, UsageRecord};
 use crate::metric::{MemoryUse, Metric};
 use crate::outbox::{Raise, Settlement};
 use crate::refusal::codex;
@@ -22,6 +23,7 @@ use call::{Asked, Call, Start};
 use expression::facts::Facts;
 use llm::memory::{Lease, MemoryBudget, Purpose};
 use llm::websocket::{Extensions, MessageReader, Peer, SocketApi, SocketEvent};
+use policy::model::UsageReporting;
 use protocol::call::CallFailure;
 use protocol::trace::TraceContext;
 use protocol::wire::kuadrant::service::ratelimit::v1::ReserveResponse;
@@ -38,9 +40,19 @@ pub enum SocketEffect {
     /// An upstream of this model failed.
     UpstreamFailed(String),
     /// Complete this record and send it to the adapter.
-    RecordUsage(Box<SettledRecord>),
+    RecordUsage(Box<SettledRecord>, CallTimes),
+    /// Add this call to the socket's [`SocketRecord`].
+    Record(Box<UsageRecord>),
     /// Count this metric.
     Count(Metric),
+}
+
+/// When a call began and was answered, in milliseconds of the shell's clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CallTimes {
+    pub begun: u64,
+    /// `None` if no message has answered it.
+    pub answered: Option<u64>,
 }
 
 /// What to do with the current bytes.
@@ -81,6 +93,10 @@ pub struct Socket {
     /// The memory of both.
     bytes_lease: Lease,
     calls: Vec<Call>,
+    /// What to report to Envoy's access log for each call, regardless of the policies.
+    reporting: Option<UsageReporting>,
+    /// The time of the current event.
+    now: u64,
     /// The API's name for the model, if its messages do not name it.
     model: Option<String>,
     numbers: u64,
@@ -139,6 +155,8 @@ impl Socket {
             upstream: Vec::new(),
             bytes_lease: memory.empty(Purpose::Keep),
             calls: Vec::new(),
+            reporting: None,
+            now: 0,
             numbers: 0,
             is_codex,
             trace: None,
@@ -157,6 +175,17 @@ impl Socket {
     /// Whether the trace of the upgrade is sampled.
     pub fn is_traced(&self) -> bool {
         self.trace.as_ref().is_some_and(|trace| trace.is_sampled())
+    }
+
+    /// Reports all calls to Envoy's access log.
+    pub fn reported(mut self, reporting: Option<UsageReporting>) -> Self {
+        self.reporting = reporting;
+        self
+    }
+
+    /// Sets the time of the next event, in milliseconds.
+    pub fn at(&mut self, now: u64) {
+        self.now = now;
     }
 
     /// Handles the upstream's answer to the upgrade, with these extensions. [`Socket::release`] then returns
@@ -220,7 +249,7 @@ impl Socket {
     ) -> Vec<SocketEffect> {
         let mut effects = Vec::new();
         let Some(call) = self.calls.iter_mut().find(|call| call.number == number) else { return effects };
-        let start = call.replied(reply, &mut effects);
+        let start = call.replied(reply, self.now, &mut effects);
         self.calls.retain(|call| !call.is_over());
         let holds = matches!(self.state, State::Holding { call, .. } if call == number);
         match start {
@@ -264,11 +293,16 @@ impl Socket {
         (Passage::Replaced(said), effects)
     }
 
+    /// Whether a call is running.
+    pub fn is_busy(&self) -> bool {
+        !self.calls.is_empty()
+    }
+
     /// Handles the end of the socket, for any reason. The delivered output is charged.
     pub fn closed(&mut self) -> Vec<SocketEffect> {
         let mut effects = Vec::new();
         for mut call in std::mem::take(&mut self.calls) {
-            call.closed(&mut effects);
+            call.closed(self.now, &mut effects);
         }
         self.state = State::Plain;
         effects

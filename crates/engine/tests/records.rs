@@ -202,3 +202,47 @@ fn a_kept_record_names_its_trace_if_it_is_sampled() {
 fn a_request_without_a_trace_sends_none() {
     assert_eq!(asked_in(true, None).1.trace, None);
 }
+
+const CREATED: &[u8] =
+    br#"{"id": "resp_1", "object": "response", "status": "queued", "background": true, "output": []}"#;
+const RESULT: &[u8] = br#"{"id": "resp_1", "object": "response", "status": "completed", "background": true,
+    "output": [{"type": "message", "content": [{"type": "output_text", "text": "hi"}]}],
+    "usage": {"input_tokens": 10, "output_tokens": 5, "total_tokens": 15}}"#;
+
+/// An exchange with the provider's API of stored results.
+fn stored(method: &str, path: &str, body: Option<&[u8]>) -> Exchange {
+    let tokens = json!({"a": {"rates": [{"limit": 1000, "window": "1h"}]}});
+    let plan =
+        Plan::new(vec![policy("one", &tokens)]).with_body(BodyAccess::Buffer(1000)).recording_usage(true);
+    let id = ReservationId { prefix: "w".into(), number: 1 };
+    let mut exchange = Exchange::new(ActivePlan::Plan(Arc::new(plan)), id);
+    let mut facts = Facts::default();
+    facts.header(":path", path.as_bytes());
+    facts.header(":method", method.as_bytes());
+    if let Some(body) = body {
+        facts.header("content-type", b"application/json");
+        facts.header("content-length", body.len().to_string().as_bytes());
+    }
+    exchange.handle(Event::Request { facts, bodiless: body.is_none() });
+    if let Some(body) = body {
+        exchange.handle(Event::RequestBody { body, end: true });
+    }
+    exchange
+}
+
+#[test]
+fn the_record_of_a_background_result_is_completed_by_its_reader() {
+    let body = br#"{"model": "gpt-5", "background": true, "input": "hello"}"#;
+    let mut created = responded(&mut stored("POST", "/v1/responses", Some(body)), 200, CREATED);
+    assert_eq!(created.len(), 1);
+    let created = sent(created.remove(0), ExchangeEnd::Complete);
+    assert_eq!((created.source.as_str(), created.result_id.as_str()), ("deferred", "resp_1"));
+    assert_eq!((created.limits[0].charged, created.total), (0, 0), "nothing is charged for now");
+
+    let mut read = responded(&mut stored("GET", "/v1/responses/resp_1", None), 200, RESULT);
+    assert_eq!(read.len(), 1, "reading is no exchange under a limit");
+    let read = sent(read.remove(0), ExchangeEnd::Complete);
+    assert_eq!((read.id.as_str(), read.time_ms), ("", 7));
+    let seen = read.seen.unwrap();
+    assert_eq!((seen.id.as_str(), seen.total, seen.ends, seen.partial), ("resp_1", 15, true, false));
+}

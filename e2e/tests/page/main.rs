@@ -98,7 +98,9 @@ fn a_hundred_thousand_buckets_do_not_freeze_it() {
 
 #[test]
 fn it_shows_what_was_used() {
-    let World { envoy, mut adapter, upstream, .. } = World::with(&policy("llm", free(100_000_000)));
+    let mut limits = free(100_000_000);
+    limits["limits"]["free"]["warnAt"] = json!(["80%", "100%"]);
+    let World { envoy, mut adapter, upstream, .. } = World::with(&policy("llm", limits));
     let sizes = [10, 20, 30, 50, 70];
     for size in sizes {
         upstream.on(&size.to_string(), Answer::used(size).reporting(size));
@@ -175,6 +177,29 @@ fn it_draws_the_usage_records() {
     play("usage", &adapter, (None, None), nothing);
 }
 
+#[test]
+fn its_charts_show_what_was_used() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let store = format!("sqlite:{}", folder.path().join("usage.db").display());
+    let mut limits = free(1_000_000);
+    limits["limits"]["team"] = json!({
+        "counters": [{ "expression": "auth.identity.team" }], "rates": [{ "limit": 1_000_000, "window": "1h" }]
+    });
+    let adapter = Adapter::start_as(&[policy("llm", limits)], &["--usage", &store]);
+    let world = World::build().reading_bodies(16 << 20).start_with(adapter);
+    play("recorded", &world.adapter, (None, None), |call| {
+        let call: Value = serde_json::from_str(call).expect("the scenario asks in JSON");
+        let tokens = call["tokens"].as_u64().expect("a number");
+        let name = tokens.to_string();
+        world.upstream.on(&name, Answer::used(tokens).reporting(tokens));
+        let message = json!({ "role": "user", "content": "How does water run?" });
+        let body = json!({ "model": call["model"], "max_tokens": 5, "messages": [message] });
+        let request = Request::post("/v1/chat/completions", &body).token(&jwt::token(&call["identity"]));
+        assert_eq!(world.send(&request.answered_by(&name)).status, 200);
+        String::new()
+    });
+}
+
 /// Also writes the pictures of `docs/page.md` into `WEIR_SCREENSHOTS`, if it is set.
 #[test]
 fn everyone_can_use_it() {
@@ -214,7 +239,7 @@ fn showcase(token: &TokenFile) -> World {
     let both = json!([{ "expression": "auth.identity.team" }, { "expression": USER }]);
     let llm = json!({
         "limits": {
-            "per-user": { "counters": user, "rates": [
+            "per-user": { "counters": user, "warnAt": ["90%", "100%"], "rates": [
                 { "limit": 50_000, "window": "1h" }, { "limit": 120, "window": "1m", "unit": "requests" }] },
             "per-team": { "counters": team, "rates": [{ "limit": 2_000_000, "period": "Day" }] },
             "budget": { "counters": team, "rates": [

@@ -6,7 +6,7 @@ use crate::record;
 use crate::reserve;
 use crate::shared::{RESERVE, Shared};
 use engine::exchange::{ActivePlan, ReservationId};
-use engine::socket::{Passage, Socket, SocketEffect};
+use engine::socket::{Passage, Socket, SocketEffect, SocketRecord};
 use protocol::call::CallFailure;
 use proxy_wasm::types::Action;
 use std::cell::RefCell;
@@ -25,6 +25,8 @@ pub struct SocketContext {
     is_paused: bool,
     /// For usage records. Empty if the adapter keeps none.
     request_id: String,
+    /// For Envoy's access log.
+    record: SocketRecord,
     /// The calls that wait for the adapter.
     calls: Vec<Rc<RefCell<SocketCall>>>,
 }
@@ -51,6 +53,7 @@ impl SocketContext {
                 socket,
                 is_paused: false,
                 request_id,
+                record: SocketRecord::new(&shared.memory),
                 calls: Vec::new(),
             })
         })
@@ -62,6 +65,7 @@ impl SocketContext {
             host::response_header(":status").and_then(|status| status.parse().ok()).unwrap_or_default();
         let extensions = host::response_header("sec-websocket-extensions").unwrap_or_default();
         let shared = Rc::clone(&self.shared);
+        self.socket.at(self.shared.now());
         let effects = self.socket.opened(status, &extensions, &mut || next(&shared));
         self.perform(effects);
         self.resume();
@@ -72,6 +76,7 @@ impl SocketContext {
         let buffered = if self.is_paused { PLACEHOLDER.len() } else { 0 };
         let bytes = host::request_body_after(buffered, size.saturating_sub(buffered));
         let shared = Rc::clone(&self.shared);
+        self.socket.at(self.shared.now());
         let (passage, effects) = self.socket.client(&bytes, &mut || next(&shared));
         self.perform(effects);
         let released = match passage {
@@ -103,6 +108,7 @@ impl SocketContext {
     pub fn server(&mut self, size: usize) {
         let bytes = host::response_body(0, size);
         let shared = Rc::clone(&self.shared);
+        self.socket.at(self.shared.now());
         let (passage, effects) = self.socket.server(&bytes, &mut || next(&shared));
         if let Passage::Replaced(bytes) = passage {
             host::replace_response_body(&bytes);
@@ -110,12 +116,15 @@ impl SocketContext {
         self.perform(effects);
     }
 
-    /// Handles the end of the socket.
-    pub fn closed(&mut self) {
+    /// Handles the end of the socket. Envoy writes its access log after this.
+    pub fn logged(&mut self) {
+        let end = record::end(!self.socket.is_busy());
+        self.socket.at(self.shared.now());
         let effects = self.socket.closed();
         self.calls.clear();
         self.perform(effects);
         self.shared.show_memory_soon();
+        record::write(self.record.fields(end));
     }
 
     fn replied(&mut self, number: u64, reply: ReserveReply) {
@@ -130,6 +139,7 @@ impl SocketContext {
             self.shared.call_failed(RESERVE, failure);
         }
         let shared = Rc::clone(&self.shared);
+        self.socket.at(self.shared.now());
         self.socket.reply(number, reply, &mut || next(&shared))
     }
 
@@ -159,9 +169,10 @@ impl SocketContext {
                 SocketEffect::UpstreamFailed(model) => {
                     self.shared.health.borrow_mut().failed(&model, self.shared.now());
                 }
-                SocketEffect::RecordUsage(record) => {
-                    record::send_call(&self.shared, &self.request_id, *record)
+                SocketEffect::RecordUsage(record, times) => {
+                    record::send_call(&self.shared, &self.request_id, *record, times);
                 }
+                SocketEffect::Record(record) => self.record.add(*record),
                 SocketEffect::Count(count) => self.shared.metrics.count(&count),
             }
         }

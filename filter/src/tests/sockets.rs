@@ -1,3 +1,4 @@
+use super::host;
 use super::play::{Reply, Worker};
 use llm::memory::MemoryBudget;
 use llm::websocket::{Extensions, MessageReader, Opcode, Peer, SocketEvent, close, frame};
@@ -98,6 +99,45 @@ fn a_refused_call_ends_the_socket_with_the_reason() {
     let [Ok(event), Ok(error), Err(Opcode::Close)] = &heard[..] else { panic!("{heard:?}") };
     assert!(event.contains("session.updated") && error.contains("rate_limit_exceeded"), "{heard:?}");
     worker.end(socket);
+}
+
+#[test]
+fn the_access_log_has_the_sums_of_the_calls_and_of_the_one_that_was_cut() {
+    let logged = |play: &dyn Fn(&mut Worker, u32)| {
+        let mut spec = tokens();
+        spec["usageReporting"] = json!({ "enabled": true });
+        let mut worker = Worker::new(spec, "Allow", true);
+        let socket = open(&mut worker);
+        play(&mut worker, socket);
+        worker.end(socket);
+        let state = host::with(|host| host.filter_state.remove(&socket)).unwrap_or_default();
+        let value = |name: &str| state.get(&format!("weir.usage.{name}")).cloned().unwrap_or_default();
+        ["status", "source", "calls", "total"].map(value).join(" ")
+    };
+    let call = |worker: &mut Worker, socket: u32| {
+        worker.body(socket, &asked(CREATE), false);
+        worker.answer(0, Reply::Ok);
+    };
+    let whole = |worker: &mut Worker, socket: u32| {
+        call(worker, socket);
+        worker.response_body(socket, &said(COMPLETED), false);
+    };
+    let delta = said(
+        r#"{"type": "response.output_text.delta", "delta": "forty letters are ten tokens of text, yes"}"#,
+    );
+    assert_eq!(logged(&|_, _| {}), "   ", "there was no call");
+    let twice = |worker: &mut Worker, socket: u32| {
+        whole(worker, socket);
+        whole(worker, socket);
+    };
+    assert_eq!(logged(&twice), "ok reported 2 84");
+    let cut = |worker: &mut Worker, socket: u32| {
+        whole(worker, socket);
+        call(worker, socket);
+        worker.response_body(socket, &delta, false);
+    };
+    let cut = logged(&cut);
+    assert!(cut.starts_with("upstream_error estimated 2 "), "{cut}");
 }
 
 #[test]

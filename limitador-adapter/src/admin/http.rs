@@ -5,7 +5,7 @@ use crate::admin::counters;
 use crate::admin::live::{self, Live};
 use crate::admin::module::{Module, Modules};
 use crate::admin::usage::{self, UsageReports};
-use crate::admin::{page, refused};
+use crate::admin::{page, refused, warned};
 use crate::grpc::observe::Observers;
 use crate::ledger::moment::Moment;
 use crate::ledger::{CounterReading, Ledger, Unavailable};
@@ -76,6 +76,7 @@ impl Pages {
             .route("/policies", get(policies))
             .route("/refusals", get(refused::refusals))
             .route("/usage", get(usage::totals))
+            .route("/warnings", get(warned::warnings))
             .route("/watch", get(watched))
             .fallback(|| async { StatusCode::NOT_FOUND })
             .layer(axum::middleware::from_fn_with_state(self.access.clone(), guard))

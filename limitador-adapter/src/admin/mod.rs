@@ -12,3 +12,4 @@ mod page;
 mod refused;
 mod search;
 pub mod usage;
+mod warned;

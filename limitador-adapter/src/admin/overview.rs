@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use policy::model::{Unit, Window};
 use serde::Serialize;
 use std::cmp::Ordering;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
 /// The number of buckets in `closest`.
@@ -101,6 +101,18 @@ pub(super) struct RateView {
     time_zone: Option<String>,
 }
 
+/// The name of a bucket, as in `/api/counters`.
+#[derive(Serialize)]
+pub(super) struct BucketView {
+    #[serde(flatten)]
+    rate: RateView,
+    /// Empty for an overflow bucket.
+    counters: BTreeMap<String, String>,
+    /// Omitted if false.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    overflow: bool,
+}
+
 /// The number of refusals by cause.
 #[derive(Clone, Copy, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -130,6 +142,17 @@ impl RateView {
             window: is_length.then(|| window.to_string()),
             period,
             time_zone: zone.map(|zone| zone.name().to_owned()),
+        }
+    }
+}
+
+impl BucketView {
+    pub(super) fn new(key: &Key, in_force: &PolicySnapshot) -> Self {
+        let overflow = key.is_overflow();
+        Self {
+            rate: RateView::new(in_force.names_of(key), key.unit, &key.window),
+            counters: key.counters.iter().filter(|_| !overflow).cloned().collect(),
+            overflow,
         }
     }
 }

@@ -45,6 +45,7 @@ files! {
     "dialogs.js": SCRIPT,
     "usage.js": SCRIPT,
     "refusals.js": SCRIPT,
+    "warnings.js": SCRIPT,
     "policies.js": SCRIPT,
     "vendor/preact.js": SCRIPT,
     "vendor/hooks.js": SCRIPT,

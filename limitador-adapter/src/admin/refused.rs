@@ -1,7 +1,7 @@
 //! `/api/refusals`: which rates refused calls lately, and why.
 
 use super::http::{Pages, whole_seconds};
-use super::overview::{RateName, RateView, RefusalsView, rfc3339};
+use super::overview::{BucketView, RateName, RateView, RefusalsView, rfc3339};
 use crate::ledger::moment::Moment;
 use crate::policies::snapshot::PolicySnapshot;
 use crate::refusals::{RateRefusal, RefusalCause, RefusedLately};
@@ -9,7 +9,6 @@ use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// `GET /api/refusals`.
@@ -46,10 +45,7 @@ struct RefusedRateView {
 struct RefusalView {
     time: Option<String>,
     #[serde(flatten)]
-    rate: RateView,
-    counters: BTreeMap<String, String>,
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    overflow: bool,
+    bucket: BucketView,
     cause: &'static str,
     needed: u64,
     max: u64,
@@ -76,12 +72,9 @@ impl RefusalsOverview {
 impl RefusalView {
     fn new(refusal: RateRefusal, in_force: &PolicySnapshot) -> Self {
         let RateRefusal { time, key, cause, needed, max, used, held, retry } = refusal;
-        let is_overflow = key.is_overflow();
         Self {
             time: rfc3339(time),
-            rate: RateView::new(in_force.names_of(&key), key.unit, &key.window),
-            counters: key.counters.iter().filter(|_| !is_overflow).cloned().collect(),
-            overflow: is_overflow,
+            bucket: BucketView::new(&key, in_force),
             cause: match cause {
                 RefusalCause::UsedUp => "usedUp",
                 RefusalCause::InFlight => "inFlight",

@@ -3,7 +3,9 @@
 use crate::grpc::descriptors::{FoundDescriptors, Named};
 use crate::grpc::observe::Observers;
 use crate::ledger::moment::Moment;
-use crate::ledger::stored::{CreationCharge, Parking, SeenCharges, Sighting, StoredId, StoredResult};
+use crate::ledger::stored::{
+    CreationCharge, Parking, ResultCharges, Seen, SeenCharges, Sighting, StoredId, StoredResult,
+};
 use crate::ledger::{
     Charge, ChargeAt, CounterReading, Hit, Hold, Idempotency, Ledger, LedgerOutcome, Raised, RaisedHold,
     Settled, Status, Unavailable, When,
@@ -223,9 +225,7 @@ impl Limiter {
             return Err(CallError::Invalid(format!("a commit may show at most {MAX_SEEN} results")));
         }
         for seen in seen {
-            let charged = self.counted(self.ledger.see(sighting(seen)?, now).await)?;
-            self.warn(now);
-            count_seen(&charged, in_force);
+            self.see(seen, in_force, now).await?;
         }
         if ends_nothing {
             return Ok(Settled::AlreadySettled);
@@ -256,6 +256,20 @@ impl Limiter {
             call.rates().zip(amounts).for_each(|((_, rate, _), amount)| rate.charged.increment(amount));
         }
         Ok(settled)
+    }
+
+    /// Charges the creator of a result for what a read shows. Repeating the call charges nothing. Returns the result, if
+    /// its creation is known.
+    pub async fn see(
+        &self,
+        seen: SeenResult,
+        in_force: &PolicySnapshot,
+        now: Moment,
+    ) -> Result<Option<ResultCharges>, CallError> {
+        let Seen { charged, result } = self.counted(self.ledger.see(sighting(seen)?, now).await)?;
+        self.warn(now);
+        count_seen(&charged, in_force);
+        Ok(result)
     }
 
     /// Ends a reservation that created a background result.

@@ -7,7 +7,9 @@ use crate::grpc::services::kuadrant::service::ratelimit::v1::rate_limit_service_
 use crate::grpc::services::weir::v1::usage_service_server::UsageService;
 use crate::ledger::Unavailable;
 use crate::ledger::moment::Moment;
+use crate::ledger::stored::StoredId;
 use crate::spans::{ReserveCall, Spans};
+use crate::usage::completion::Completion;
 use crate::usage::recorder::{RecordError, UsageRecorder};
 use metrics::Histogram;
 use protocol::trace::TraceContext;
@@ -18,7 +20,7 @@ use protocol::wire::kuadrant::service::ratelimit::v1::{
 use protocol::wire::weir::v1 as wire;
 use protocol::wire::weir::v1::{GetUsageRequest, GetUsageResponse, RecordUsageResponse, SettledUsage};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 
@@ -110,7 +112,7 @@ impl RateLimits {
             let Some(recorder) = &self.recorder else {
                 return Err(Status::aborted("this adapter stores no usage records; use --usage"));
             };
-            recorder.record(SettledUsage { further: kept.collect(), ..first }).await?;
+            self.record_all(recorder, SettledUsage { further: kept.collect(), ..first }).await?;
         }
         Ok(settled)
     }
@@ -133,6 +135,30 @@ fn trace_of(metadata: &MetadataMap) -> Option<wire::TraceContext> {
     let value = |name: &str| metadata.get(name).map(|value| value.as_bytes());
     let trace = TraceContext::parse(value(TraceContext::PARENT)?)?;
     Some(trace.with_state(value(TraceContext::STATE).unwrap_or_default()).message())
+}
+
+impl RateLimits {
+    /// Stores records, then completes those of background results that were seen.
+    async fn record_all(&self, recorder: &UsageRecorder, request: SettledUsage) -> Result<(), Status> {
+        let seen = |record: &SettledUsage| Some((record.seen.clone()?, record.time_ms));
+        let seen: Vec<_> = std::iter::once(&request).chain(&request.further).filter_map(seen).collect();
+        recorder.record(request).await?;
+        let (in_force, now) = (self.limiter.now_in_force(), Moment::now());
+        for (seen, time_ms) in seen {
+            let (id, is_partial) = (StoredId::of(&seen.id), seen.partial);
+            match self.limiter.see(seen, &in_force, now).await {
+                Ok(Some(result)) => {
+                    let completion = Completion::new(&id, &result, is_partial, &in_force);
+                    let age = now.unix.saturating_sub(Duration::from_millis(time_ms));
+                    recorder.complete(completion, age).await?;
+                }
+                // Nobody created it here, or it was forgotten. Sending it again would not help.
+                Ok(None) | Err(CallError::Invalid(_)) => {}
+                Err(CallError::Unavailable(error)) => return Err(Status::aborted(error.to_string())),
+            }
+        }
+        Ok(())
+    }
 }
 
 #[tonic::async_trait]
@@ -193,7 +219,9 @@ impl From<RecordError> for Status {
         match error {
             RecordError::TooMany => Self::invalid_argument(error.to_string()),
             RecordError::Full => Self::resource_exhausted(error.to_string()),
-            RecordError::Store(_) | RecordError::Late => Self::aborted(error.to_string()),
+            RecordError::Store(_) | RecordError::Late | RecordError::Early => {
+                Self::aborted(error.to_string())
+            }
         }
     }
 }

@@ -19,7 +19,7 @@ use moment::Moment;
 use policy::model::{Unit, Window};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
-use stored::{CreationCharge, Parking, SeenCharges, Sighting, StoredResult};
+use stored::{CreationCharge, Parking, Seen, Sighting, StoredResult};
 
 /// The key of a bucket: what is counted, and for whom. It does not include the maximum, so changing the
 /// maximum keeps the counter.
@@ -307,7 +307,7 @@ pub trait Ledger: Send + Sync {
     ) -> Result<Parking, Unavailable>;
     /// Records that a result was seen, and makes its deferred charges once. A result without a known creation
     /// is remembered for [`stored::EARLY`].
-    async fn see(&self, sighting: Sighting, now: Moment) -> Result<SeenCharges, Unavailable>;
+    async fn see(&self, sighting: Sighting, now: Moment) -> Result<Seen, Unavailable>;
     /// Checks and charges without a hold.
     async fn hit(&self, hits: Vec<Hit>, now: Moment) -> Result<LedgerOutcome, Unavailable>;
     /// Resets buckets: removes their charges and grants, and ends their windows. Holds stay. Returns the

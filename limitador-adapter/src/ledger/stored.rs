@@ -100,6 +100,24 @@ impl Sighting {
 /// listed here.
 pub type SeenCharges = Vec<(Arc<Key>, u64)>;
 
+/// The outcome of a read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// What this read has charged.
+    pub charged: SeenCharges,
+    /// The result so far. `None` if its creation is unknown, or was forgotten.
+    pub result: Option<ResultCharges>,
+}
+
+/// A result that was seen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ResultCharges {
+    /// The usage that this read proves.
+    pub usage: Usage,
+    /// What each deferred charge has charged so far, at the creation and by all reads.
+    pub charges: SeenCharges,
+}
+
 /// The outcome of ending a creation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Parking {

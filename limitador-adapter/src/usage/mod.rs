@@ -5,6 +5,7 @@
 //! does not depend on the store: if it is unavailable, filters keep their records and repeat them later.
 
 pub mod cli;
+pub mod completion;
 pub mod location;
 #[cfg(feature = "postgres")]
 pub mod postgres;

@@ -1,5 +1,6 @@
 //! Usage records in PostgreSQL.
 
+use super::completion::{CompletedLimits, Completion};
 use super::query::{TotalsQuery, UsageTotal};
 use super::store::{MAX_TOTALS, QUERY_TIMEOUT, StoreError, UsageStore, bounded, too_slow};
 use super::table::{SqlDialect, VERSION};
@@ -85,12 +86,20 @@ impl PostgresStore {
         Ok(client)
     }
 
-    /// Runs a statement with the connection that writes, and connects if there is none. A connection is not used
-    /// again after a failure.
+    /// Runs a statement.
     async fn execute(&self, statement: &str, parameters: &[&(dyn ToSql + Sync)]) -> Result<u64, StoreError> {
+        self.write(async |client| client.execute(statement, parameters).await).await
+    }
+
+    /// Runs this with the connection that writes, and connects if there is none. A connection is not used again after
+    /// a failure.
+    async fn write<T>(
+        &self,
+        act: impl AsyncFnOnce(&mut Client) -> Result<T, tokio_postgres::Error>,
+    ) -> Result<T, StoreError> {
         let mut writer = self.writer.lock().await;
         let run = async {
-            let client = match writer.take().filter(|client| !client.is_closed()) {
+            let mut client = match writer.take().filter(|client| !client.is_closed()) {
                 Some(client) => client,
                 None => {
                     let mut client = self.connect(TIMEOUT).await?;
@@ -100,9 +109,9 @@ impl PostgresStore {
                     client
                 }
             };
-            let count = client.execute(statement, parameters).await.map_err(failed)?;
+            let done = act(&mut client).await.map_err(failed)?;
             *writer = Some(client);
-            Ok(count)
+            Ok(done)
         };
         let late = |_| StoreError::Unavailable("the server does not answer in time".to_owned());
         tokio::time::timeout(TIMEOUT, run).await.map_err(late)?
@@ -135,6 +144,10 @@ impl UsageStore for PostgresStore {
         self.execute(&DIALECT.insert(), &[&rows]).await
     }
 
+    async fn complete(&self, completion: Completion) -> Result<bool, StoreError> {
+        self.write(async |client| complete(client, &completion).await).await
+    }
+
     async fn totals(&self, query: &TotalsQuery) -> Result<Vec<UsageTotal>, StoreError> {
         let client = self.connect(QUERY_TIMEOUT).await?;
         let (sql, expressions) = DIALECT.totals(&query.by);
@@ -164,6 +177,24 @@ impl UsageStore for PostgresStore {
         let (before, most) = (before.to_owned(), i64::from(most));
         self.execute(&DIALECT.expire(), &[&before, &most]).await
     }
+}
+
+async fn complete(client: &mut Client, completion: &Completion) -> Result<bool, tokio_postgres::Error> {
+    let transaction = client.transaction().await?;
+    let record = transaction.query_opt(&DIALECT.find_result(), &[&completion.result]).await?;
+    let Some(record) = record else { return Ok(false) };
+    let (id, limits): (String, String) = (record.try_get(0)?, record.try_get(1)?);
+    let CompletedLimits { limits, micro_usd } = completion.complete(&limits);
+    transaction.execute(&DIALECT.complete_limits(), &[&id, &limits, &micro_usd]).await?;
+    let [input, cached, cache_write, output, reasoning, total] = &completion.counts;
+    transaction
+        .execute(
+            &DIALECT.complete_counts(),
+            &[&id, &completion.source, input, cached, cache_write, output, reasoning, total],
+        )
+        .await?;
+    transaction.commit().await?;
+    Ok(true)
 }
 
 /// Data that the server rejects stays rejected. Anything else may work later.

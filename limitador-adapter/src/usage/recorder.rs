@@ -1,6 +1,7 @@
 //! Collects the records of all calls and writes them in common transactions. A call is answered once its records
 //! are durable.
 
+use super::completion::{self, Completion};
 use super::row::RecordRow;
 use super::store::{StoreError, UsageStore};
 use crate::metrics::AdapterMetrics;
@@ -60,6 +61,9 @@ pub enum RecordError {
     /// The records may still be written.
     #[error("the usage store takes long")]
     Late,
+    /// A result was seen, and the record of its creation may still arrive.
+    #[error("the record of the exchange that created a result has not arrived")]
+    Early,
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -106,11 +110,12 @@ impl UsageRecorder {
         let room = room.map_err(|_| RecordError::Full)?;
         let settled = further.len().saturating_add(1);
         let now = Timestamp::now();
-        let rows: Vec<RecordRow> = std::iter::once(request)
-            .chain(further)
-            .filter_map(|record| RecordRow::new(record, &self.users, now))
-            .collect();
-        let rejected = settled.saturating_sub(rows.len());
+        let records: Vec<SettledUsage> =
+            std::iter::once(request).chain(further).filter(|record| record.seen.is_none()).collect();
+        let all = records.len();
+        let rows: Vec<RecordRow> =
+            records.into_iter().filter_map(|record| RecordRow::new(record, &self.users, now)).collect();
+        let rejected = all.saturating_sub(rows.len());
         self.metrics.records_rejected.increment(u64::try_from(rejected).unwrap_or(u64::MAX));
         let (done, is_done) = oneshot::channel();
         let _waiting = WaitingRecords::new(&self.metrics, rows.len());
@@ -119,6 +124,19 @@ impl UsageRecorder {
         let is_done = tokio::time::timeout(PATIENCE, is_done).await.map_err(|_| RecordError::Late)?;
         is_done.unwrap_or_else(|_| Err(closed()))?;
         Ok(RecordUsageResponse { settled: u64::try_from(settled).unwrap_or(u64::MAX) })
+    }
+
+    /// Completes the record of the exchange that created a result, which was seen `age` ago. If there is no such record
+    /// after a while, the completion is dropped.
+    pub async fn complete(&self, completion: Completion, age: Duration) -> Result<(), RecordError> {
+        if self.store.complete(completion).await? {
+            return Ok(());
+        }
+        if age < completion::PATIENCE {
+            return Err(RecordError::Early);
+        }
+        self.metrics.records_rejected.increment(1);
+        Ok(())
     }
 }
 

@@ -1,7 +1,9 @@
 //! Converts the records that filters send to rows of the table.
 
+use crate::ledger::stored::StoredId;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
+use protocol::call::MAX_RESULT_ID;
 use protocol::wire::weir::v1::{ChargedLimit, SettledUsage};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -57,6 +59,7 @@ pub struct RecordRow {
     micro_usd: Option<i64>,
     first_byte_ms: Option<i64>,
     duration_ms: Option<i64>,
+    result: Option<String>,
 }
 
 impl RecordRow {
@@ -92,12 +95,19 @@ impl RecordRow {
             micro_usd: record.micro_usd.map(count),
             first_byte_ms: record.first_byte_ms.map(count),
             duration_ms: record.duration_ms.map(count),
+            result: result(&record.result_id),
         })
     }
 
     pub fn id(&self) -> &str {
         &self.id
     }
+}
+
+/// The background result that an exchange created.
+fn result(id: &str) -> Option<String> {
+    let is_valid = (1..=MAX_RESULT_ID).contains(&id.len());
+    is_valid.then(|| StoredId::of(id).as_str().to_owned())
 }
 
 fn user(limits: &[ChargedLimit], users: &[String]) -> Option<String> {
@@ -107,7 +117,8 @@ fn user(limits: &[ChargedLimit], users: &[String]) -> Option<String> {
     text(&found.value)
 }
 
-fn limit(limit: &ChargedLimit) -> Value {
+/// Converts a limit to an element of the column `limits`.
+pub(super) fn limit(limit: &ChargedLimit) -> Value {
     let counters = limit.counters.iter();
     let counters = counters.map(|counter| (clean(&counter.expression), json!(clean(&counter.value))));
     json!({
@@ -119,7 +130,7 @@ fn limit(limit: &ChargedLimit) -> Value {
     })
 }
 
-fn count(count: u64) -> i64 {
+pub(super) fn count(count: u64) -> i64 {
     i64::try_from(count).map_or(MAX_COUNT, |count| count.min(MAX_COUNT))
 }
 

@@ -1,10 +1,13 @@
 //! Usage records in a SQLite file.
 
+use super::completion::{CompletedLimits, Completion};
 use super::query::{TotalsQuery, UsageTotal};
 use super::store::{MAX_TOTALS, QUERY_TIMEOUT, StoreError, UsageStore, bounded, too_slow};
 use super::table::{SqlDialect, VERSION};
 use rusqlite::types::Value;
-use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior, params, params_from_iter};
+use rusqlite::{
+    Connection, ErrorCode, OpenFlags, OptionalExtension, TransactionBehavior, params, params_from_iter,
+};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -107,6 +110,10 @@ impl UsageStore for SqliteStore {
         Ok(u64::try_from(count.await?).unwrap_or(u64::MAX))
     }
 
+    async fn complete(&self, completion: Completion) -> Result<bool, StoreError> {
+        self.write(move |connection| complete(connection, &completion)).await
+    }
+
     async fn totals(&self, query: &TotalsQuery) -> Result<Vec<UsageTotal>, StoreError> {
         let (path, query) = (self.path.clone(), query.clone());
         let (totals, was_stopped) = blocking(move || totals(&path, &query)).await?;
@@ -122,6 +129,23 @@ impl UsageStore for SqliteStore {
             self.write(move |connection| connection.execute(&DIALECT.expire(), params![before, most]));
         Ok(u64::try_from(deleted.await?).unwrap_or(u64::MAX))
     }
+}
+
+fn complete(connection: &mut Connection, completion: &Completion) -> rusqlite::Result<bool> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let record = transaction.query_row(&DIALECT.find_result(), [&completion.result], |row| {
+        Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?))
+    });
+    let Some((id, limits)) = record.optional()? else { return Ok(false) };
+    let CompletedLimits { limits, micro_usd } = completion.complete(&limits);
+    transaction.execute(&DIALECT.complete_limits(), params![id, limits, micro_usd])?;
+    let [input, cached, cache_write, output, reasoning, total] = completion.counts;
+    transaction.execute(
+        &DIALECT.complete_counts(),
+        params![id, completion.source, input, cached, cache_write, output, reasoning, total],
+    )?;
+    transaction.commit()?;
+    Ok(true)
 }
 
 /// Reads with a connection of its own, so that records are written meanwhile. Also returns whether the time was up.

@@ -1,5 +1,6 @@
 //! What the backends have in common.
 
+use super::completion::Completion;
 use super::location::{UsageAccess, UsageLocation};
 use super::query::{TotalsQuery, UsageTotal};
 use std::sync::Arc;
@@ -34,6 +35,10 @@ pub trait UsageStore: Send + Sync {
     /// Stores rows, given as a JSON array, in one transaction. Returns how many were new. If it succeeds, they
     /// are durable.
     async fn insert(&self, rows: String) -> Result<u64, StoreError>;
+
+    /// Completes the record of the exchange that created a result. Returns false if there is no such record. Repeating
+    /// the call has no effect.
+    async fn complete(&self, completion: Completion) -> Result<bool, StoreError>;
 
     /// Returns the totals, in any order.
     async fn totals(&self, query: &TotalsQuery) -> Result<Vec<UsageTotal>, StoreError>;

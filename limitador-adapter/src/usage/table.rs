@@ -5,7 +5,7 @@ use super::query::Dimension;
 
 /// The version of the table. It is stored in the database. A change adds a step to [`SqlDialect::migration`].
 /// Replicas of two versions may use one database, so a step must not break the inserts of the version before.
-pub const VERSION: i64 = 1;
+pub const VERSION: i64 = 2;
 
 /// The values of a column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,7 +18,7 @@ enum ColumnType {
 }
 
 /// The columns, with their constraints. The rows of an insert have fields with the same names.
-const COLUMNS: [(&str, ColumnType, &str); 23] = [
+const COLUMNS: [(&str, ColumnType, &str); 24] = [
     ("id", ColumnType::Text, "PRIMARY KEY NOT NULL"),
     ("time", ColumnType::Time, "NOT NULL"),
     ("day", ColumnType::Day, "NOT NULL"),
@@ -42,7 +42,11 @@ const COLUMNS: [(&str, ColumnType, &str); 23] = [
     ("micro_usd", ColumnType::Number, ""),
     ("first_byte_ms", ColumnType::Number, ""),
     ("duration_ms", ColumnType::Number, ""),
+    (RESULT, ColumnType::Text, ""),
 ];
+
+/// The hash of the background result that the exchange created. Version 2 added it.
+const RESULT: &str = "result";
 
 /// The columns that a query adds up, in the order of [`super::query::UsageTotal::sums`].
 pub const SUMMED: [&str; 8] =
@@ -72,14 +76,46 @@ impl SqlDialect {
 
     /// Returns the statements that upgrade a database from the version before this one.
     pub fn migration(self, to: i64) -> Option<String> {
-        let columns = COLUMNS
-            .map(|(name, column, constraint)| format!("\"{name}\" {} {constraint}", self.type_of(column)));
-        (to == 1).then(|| {
-            format!(
+        let text = self.type_of(ColumnType::Text);
+        let columns = COLUMNS.iter().filter(|(name, ..)| *name != RESULT);
+        let columns = columns
+            .map(|(name, column, constraint)| format!("\"{name}\" {} {constraint}", self.type_of(*column)));
+        match to {
+            1 => Some(format!(
                 "CREATE TABLE \"usage\" ({});\nCREATE INDEX usage_by_day ON \"usage\" (\"day\");\n",
-                columns.join(", ")
-            )
-        })
+                columns.collect::<Vec<_>>().join(", ")
+            )),
+            2 => Some(format!(
+                "ALTER TABLE \"usage\" ADD COLUMN {RESULT} {text};\n\
+                 CREATE INDEX usage_by_result ON \"usage\" ({RESULT}) WHERE {RESULT} IS NOT NULL;\n"
+            )),
+            _ => None,
+        }
+    }
+
+    /// Finds the record of the exchange that created a result, which is the only parameter. Returns its id and its
+    /// limits, and locks it. A provider may use an id again, so the latest record counts.
+    pub fn find_result(self) -> String {
+        let (result, lock) = (self.parameter(1), if self == Self::Postgres { " FOR UPDATE" } else { "" });
+        format!(
+            "SELECT id, CAST(limits AS text) FROM \"usage\" WHERE {RESULT} = {result} ORDER BY time DESC LIMIT 1{lock}"
+        )
+    }
+
+    /// Sets the limits of a record. The parameters are its id, the limits and the micro-USD.
+    pub fn complete_limits(self) -> String {
+        let [id, limits, micro_usd] = [1, 2, 3].map(|at| self.parameter(at));
+        let json = if self == Self::Postgres { "::text::jsonb" } else { "" };
+        format!("UPDATE \"usage\" SET limits = {limits}{json}, micro_usd = {micro_usd} WHERE id = {id}")
+    }
+
+    /// Sets the counts of a record, unless it has larger ones. The parameters are its id, the source, and the counts
+    /// of [`super::completion::Completion`].
+    pub fn complete_counts(self) -> String {
+        let names = ["source", "input", "cached", "cache_write", "output", "reasoning", "total"];
+        let set = names.iter().zip(2..).map(|(name, at)| format!("{name} = {}", self.parameter(at)));
+        let (set, id, total) = (set.collect::<Vec<_>>().join(", "), self.parameter(1), self.parameter(8));
+        format!("UPDATE \"usage\" SET {set} WHERE id = {id} AND total <= {total}")
     }
 
     /// Inserts the rows of a JSON array, which is the only parameter.

@@ -1,5 +1,5 @@
 //! Warnings: what happens when a counter reaches a threshold of its limit (`warnAt`). Each warning becomes a
-//! metric, a log line and, if there is a webhook, a call. No request waits for the webhook.
+//! metric, a log line, a line on the page and, if there is a webhook, a call. No request waits for the webhook.
 
 pub mod event;
 pub mod url;
@@ -42,6 +42,7 @@ impl Warnings {
                 max,
                 "a counter reached a threshold of its limit"
             );
+            self.metrics.warnings.record(crossing.clone(), now);
             if let Some(webhook) = &self.webhook {
                 webhook.push(WarningEvent::new(policy, limit, crossing, now));
             }

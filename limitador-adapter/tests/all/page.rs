@@ -141,7 +141,7 @@ fn no_script_of_the_page_writes_markup() {
 #[tokio::test]
 async fn the_api_of_the_page_needs_what_the_counters_need() {
     let server = start(Some(TOKEN)).await;
-    for path in ["/api/overview", "/api/events", "/api/refusals"] {
+    for path in ["/api/overview", "/api/events", "/api/refusals", "/api/warnings"] {
         let (head, _) = server.get_with(path, "host: localhost\r\n").await;
         assert!(head.starts_with("HTTP/1.1 401"), "{path}: {head}");
         assert_eq!(header(&head, "cache-control"), Some("no-store"), "{path}");
@@ -263,6 +263,33 @@ async fn refusals_are_told_with_their_causes() {
     assert_eq!((minutes.len(), total), (60, 3));
     let overview = api(&server, "/api/overview").await;
     assert_eq!((&overview["refused"], &overview["rates"][2]["refused"]), (&one(1, 1, 1), &one(1, 1, 1)));
+}
+
+#[tokio::test]
+async fn warnings_are_listed_the_newest_first() {
+    let policy = POLICY.replacen("    free:\n", "    free:\n      warnAt: [\"80%\", \"100%\"]\n", 1);
+    assert_ne!(policy, POLICY);
+    let server = Server::start(&[("llm.yaml", &policy)]).await;
+    for (id, who, amount) in [("1", "alice", 799), ("2", "bob", 800), ("3", "alice", 201)] {
+        server.kuadrant().commit(commit(id, vec![of(who, amount)])).await.unwrap();
+    }
+    let (_, body) = server.get("/api/warnings").await;
+    let warnings: Value = serde_json::from_str(&body).unwrap();
+    let row = |one: &Value| {
+        let who = one["counters"]["auth.identity.userid"].as_str().unwrap().to_owned();
+        (who, one["threshold"].as_str().unwrap().to_owned(), one["used"].as_u64().unwrap())
+    };
+    let latest = warnings["latest"].as_array().unwrap();
+    let mut rows: Vec<_> = latest.iter().map(row).collect();
+    // One charge has reached both thresholds.
+    rows.get_mut(..2).unwrap().sort();
+    let wanted = [("alice", "100%", 1000), ("alice", "80%", 1000), ("bob", "80%", 800)];
+    assert_eq!(rows, wanted.map(|(who, threshold, used)| (who.to_owned(), threshold.to_owned(), used)));
+    let bob = latest.get(2).unwrap();
+    assert_eq!((&bob["policy"], &bob["limit"]), (&json!("default/llm"), &json!("free")));
+    assert_eq!((&bob["unit"], &bob["window"], &bob["max"]), (&json!("tokens"), &json!("1h"), &json!(1000)));
+    assert!((3595..=3600).contains(&bob["resetsInSeconds"].as_u64().unwrap()), "{bob}");
+    assert!(bob["time"].as_str().is_some_and(|time| time.ends_with('Z')), "{bob}");
 }
 
 #[tokio::test]

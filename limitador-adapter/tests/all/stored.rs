@@ -4,7 +4,8 @@ use crate::ledger::{MINUTE, key};
 use crate::storages::{Storage, on_every_storage};
 use limitador_adapter::ledger::moment::Moment;
 use limitador_adapter::ledger::stored::{
-    CreationCharge, DeferredCharge, EARLY, Parking, SEEN, Sighting, StoredId, StoredResult, UNSEEN,
+    CreationCharge, DeferredCharge, EARLY, Parking, ResultCharges, SEEN, Seen, Sighting, StoredId,
+    StoredResult, UNSEEN,
 };
 use limitador_adapter::ledger::{Charge, ChargeAt, Hold, Idempotency, Key, Ledger, Settled};
 use llm::response::Usage;
@@ -91,16 +92,16 @@ async fn a_result_holds_until_it_is_seen_and_is_charged_once(storage: Storage) {
     );
     assert_eq!(books(&ledger, &alice, now).await, (0, 600));
 
-    assert!(ledger.see(whole("resp_2", usage(1, 1)), now).await.unwrap().is_empty());
-    let seen = ledger.see(whole("resp_1", usage(30, 70)), now).await.unwrap();
+    assert!(ledger.see(whole("resp_2", usage(1, 1)), now).await.unwrap().charged.is_empty());
+    let seen = ledger.see(whole("resp_1", usage(30, 70)), now).await.unwrap().charged;
     assert_eq!(seen, [(Arc::clone(&alice), 100)]);
     assert_eq!(books(&ledger, &alice, now).await, (100, 0));
     for _ in 0..2 {
-        assert!(ledger.see(whole("resp_1", usage(30, 70)), now).await.unwrap().is_empty());
-        assert!(ledger.see(part("resp_1", 50), now).await.unwrap().is_empty());
+        assert!(ledger.see(whole("resp_1", usage(30, 70)), now).await.unwrap().charged.is_empty());
+        assert!(ledger.see(part("resp_1", 50), now).await.unwrap().charged.is_empty());
     }
     // A read that shows more usage than before is charged only the difference.
-    let more = ledger.see(whole("resp_1", usage(30, 90)), now).await.unwrap();
+    let more = ledger.see(whole("resp_1", usage(30, 90)), now).await.unwrap().charged;
     assert_eq!(more, [(Arc::clone(&alice), 20)]);
     // The same read arrives again, much later.
     let later = now + MINUTE * 20;
@@ -115,10 +116,16 @@ async fn a_part_of_a_result_is_charged_and_the_whole_charges_the_rest(storage: S
     ledger.park("1", result("resp_1"), vec![tokens(&alice, 25, 600)], now).await.unwrap();
     assert_eq!(books(&ledger, &alice, now).await, (25, 575));
     // This read shows less than an earlier one.
-    assert!(ledger.see(part("resp_1", 5), now).await.unwrap().is_empty());
-    assert_eq!(ledger.see(part("resp_1", 40), now).await.unwrap(), [(Arc::clone(&alice), 25)]);
+    assert!(ledger.see(part("resp_1", 5), now).await.unwrap().charged.is_empty());
+    assert_eq!(ledger.see(part("resp_1", 40), now).await.unwrap().charged, [(Arc::clone(&alice), 25)]);
     assert_eq!(books(&ledger, &alice, now).await, (50, 550));
-    assert_eq!(ledger.see(whole("resp_1", usage(100, 100)), now).await.unwrap(), [(Arc::clone(&alice), 150)]);
+    let seen = ledger.see(whole("resp_1", usage(100, 100)), now).await.unwrap();
+    assert_eq!(seen.charged, [(Arc::clone(&alice), 150)]);
+    // Every read tells the sum of the charges, also if it charges nothing itself.
+    let sum = Some(ResultCharges { usage: usage(100, 100), charges: vec![(Arc::clone(&alice), 200)] });
+    assert_eq!(seen.result, sum);
+    assert_eq!(ledger.see(whole("resp_1", usage(100, 100)), now).await.unwrap().result, sum);
+    assert_eq!(ledger.see(whole("resp_2", usage(1, 1)), now).await.unwrap(), Seen::default());
     assert_eq!(books(&ledger, &alice, now).await, (200, 0));
     assert_eq!(ledger.size().await.unwrap().holds, 0);
 }
@@ -143,7 +150,10 @@ async fn the_holds_of_a_result_outlive_its_worker_and_not_their_own_time(storage
     assert_eq!(books(&ledger, &alice, lapsed).await, (0, 0));
     // Later reads are charged in the same way.
     let late = now + MINUTE * 60 * 20;
-    assert_eq!(ledger.see(whole("resp_1", usage(30, 70)), late).await.unwrap(), [(Arc::clone(&alice), 100)]);
+    assert_eq!(
+        ledger.see(whole("resp_1", usage(30, 70)), late).await.unwrap().charged,
+        [(Arc::clone(&alice), 100)]
+    );
     assert_eq!(books(&ledger, &alice, late).await, (100, 0));
 }
 
@@ -187,7 +197,7 @@ async fn a_result_may_be_seen_before_its_creation_is_known(storage: Storage) {
     for sighting in
         [part("resp_1", 5), whole("resp_1", usage(30, 70)), part("resp_1", 500), whole("resp_1", usage(1, 1))]
     {
-        assert!(ledger.see(sighting, now).await.unwrap().is_empty());
+        assert!(ledger.see(sighting, now).await.unwrap().charged.is_empty());
     }
     let almost = now + (EARLY - Duration::from_millis(1));
     let parked = ledger.park("1", result("resp_1"), vec![tokens(&alice, 20, 600)], almost).await.unwrap();
@@ -295,9 +305,9 @@ async fn results_are_forgotten(storage: Storage) {
         return;
     }
     let later = now + SEEN;
-    assert!(ledger.see(whole("1", usage(30, 90)), later).await.unwrap().is_empty());
+    assert!(ledger.see(whole("1", usage(30, 90)), later).await.unwrap().charged.is_empty());
     assert_eq!(books(&ledger, &alice, later).await, (0, 0));
     let next_day = now + UNSEEN;
-    assert!(ledger.see(whole("2", usage(30, 70)), next_day).await.unwrap().is_empty());
+    assert!(ledger.see(whole("2", usage(30, 70)), next_day).await.unwrap().charged.is_empty());
     assert_eq!(books(&ledger, &alice, next_day).await, (0, 0));
 }

@@ -1,7 +1,7 @@
 //! Usage records: one test body over SQLite and PostgreSQL, and the calls, pages and commands around them.
 
 use crate::binary::adapter;
-use crate::server::{POLICY, Server};
+use crate::server::{POLICY, Server, commit, descriptor, reserve};
 use e2e::certificates::Authority;
 use e2e::postgres::{PASSWORD, Postgres};
 use jiff::Timestamp;
@@ -12,6 +12,9 @@ use limitador_adapter::usage::query::{TotalsQuery, UsageTotal};
 use limitador_adapter::usage::recorder::UsageRecorder;
 use limitador_adapter::usage::row::USERS;
 use limitador_adapter::usage::store::{self, StoreError, UsageStore};
+use protocol::wire::envoy::extensions::common::ratelimit::v3::DeferredCharge;
+use protocol::wire::envoy::extensions::common::ratelimit::v3::rate_limit_descriptor::Entry;
+use protocol::wire::kuadrant::service::ratelimit::v1::{CommitRequest, ParkedResult, SeenResult};
 use protocol::wire::weir::v1::{ChargedLimit, CounterValue, GetPlanRequest, SettledUsage};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -82,6 +85,7 @@ on_every_database! {
     one_bad_record_does_not_block_the_others,
     old_records_are_deleted_in_steps,
     an_adapter_serves_records,
+    a_result_that_is_seen_completes_the_record_of_its_creation,
 }
 
 /// 2026-11-15T12:00:00Z.
@@ -123,7 +127,7 @@ fn record(id: &str, user: &str, total: u64) -> SettledUsage {
         micro_usd: Some(5),
         first_byte_ms: Some(7),
         duration_ms: Some(9),
-        further: Vec::new(),
+        ..SettledUsage::default()
     }
 }
 
@@ -356,6 +360,85 @@ async fn an_adapter_serves_records(database: Database) {
          '=bob,1,15,1,2,15,3,30,5\nalice,1,50,1,2,50,3,100,5\n",
         "{output:?}"
     );
+}
+
+async fn a_result_that_is_seen_completes_the_record_of_its_creation(database: Database) {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("llm.yaml"), POLICY).unwrap();
+    let mut config = Server::config(vec![folder.path().join("llm.yaml")], 100, Storage::Memory);
+    config.usage = database.args();
+    let server = Server::configured(folder, config).await;
+    let store = database.open();
+    let now = || u64::try_from(Timestamp::now().as_millisecond()).unwrap();
+    let seen = |id: &str, total: u64, partial: bool| SettledUsage {
+        time_ms: now(),
+        seen: Some(SeenResult {
+            id: id.to_owned(),
+            partial,
+            output: total - 30,
+            total,
+            input: 30,
+            ends: !partial,
+            ..SeenResult::default()
+        }),
+        ..SettledUsage::default()
+    };
+    let rows = async || {
+        let mut rows = store.totals(&TotalsQuery::parse("by=user,source", today()).unwrap()).await.unwrap();
+        rows.sort();
+        rows.into_iter().map(|row| (row.keys, row.sums)).collect::<Vec<_>>()
+    };
+    let row = |source: &str, [input, output, total]: [i64; 3]| {
+        let keys = vec![Some("alice".to_owned()), Some(source.to_owned())];
+        vec![(keys, [1, input, 0, 0, output, 0, total, 0])]
+    };
+    // Nobody knows the result yet. Another gateway may have created it, but this adapter will not learn how.
+    server.usage().record_usage(seen("resp_1", 100, false)).await.unwrap();
+    // The creation is charged nothing for now.
+    let mut tokens = descriptor("default/llm/free", Some(("tokens", "3600s")), Some(600));
+    tokens.entries.push(Entry { key: "auth.identity.userid".into(), value: "alice".into() });
+    server.kuadrant().reserve(reserve("2", vec![tokens.clone()])).await.unwrap();
+    tokens.deferred =
+        Some(DeferredCharge { input: 1_000_000, output: 1_000_000, ..DeferredCharge::default() });
+    let parked = Some(ParkedResult { id: "resp_2".to_owned(), input: 20 });
+    let creation = CommitRequest { parked, ..commit("2", vec![tokens]) };
+    server.kuadrant().commit(creation).await.unwrap();
+
+    // The read arrives before the record of the creation, from another gateway.
+    let early = server.usage().record_usage(seen("resp_2", 100, false)).await.unwrap_err();
+    assert_eq!(early.code(), Grpc::Aborted, "{early}");
+    assert_eq!(server.books("free", "tokens").await, [(100, 0)], "it is charged nevertheless");
+    let created = SettledUsage {
+        time_ms: now(),
+        source: "deferred".to_owned(),
+        limits: vec![limit("default/llm", 0, &[("auth.identity.userid", "alice")])],
+        result_id: "resp_2".to_owned(),
+        micro_usd: None,
+        ..record("2", "alice", 0)
+    };
+    let created = SettledUsage { input: 0, cached: 0, cache_write: 0, reasoning: 0, ..created };
+    server.usage().record_usage(created.clone()).await.unwrap();
+    assert_eq!(rows().await, row("deferred", [0, 0, 0]));
+    server.usage().record_usage(seen("resp_2", 100, false)).await.unwrap();
+    assert_eq!(rows().await, row("reported", [30, 70, 100]));
+    // Repeated records, parts, and the creation's own record change nothing. More usage is charged and recorded.
+    for again in [seen("resp_2", 100, false), seen("resp_2", 60, true), created] {
+        server.usage().record_usage(again).await.unwrap();
+        assert_eq!(rows().await, row("reported", [30, 70, 100]));
+    }
+    let both = SettledUsage { further: vec![seen("resp_2", 140, false)], ..record("3", "bob", 1) };
+    server.usage().record_usage(SettledUsage { time_ms: NOON, ..both }).await.unwrap();
+    assert_eq!(rows().await.first(), row("reported", [30, 110, 140]).first());
+    assert_eq!(server.books("free", "tokens").await, [(140, 0)]);
+    let charged = store.totals(&TotalsQuery::parse("by=policy,user", today()).unwrap()).await.unwrap();
+    assert!(
+        charged.iter().any(|row| row.keys[1].as_deref() == Some("alice") && row.sums[6] == 140),
+        "{charged:?}"
+    );
+}
+
+fn today() -> Date {
+    Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC).date()
 }
 
 #[tokio::test(flavor = "multi_thread")]

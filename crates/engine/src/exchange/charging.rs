@@ -69,16 +69,21 @@ impl Reservation {
         if let Some(lesson) = self.lesson.take().filter(|_| is_lesson) {
             lesson.learn(told.0.output);
         }
-        let mut effects = match created {
+        let mut effects = match &created {
             Some(result) => {
                 told = (result.delivered, UsageSource::Deferred);
-                vec![self.park(&charges, &result)]
+                let deferred = self.deferred(result);
+                let park = self.park(&charges, &deferred, result);
+                // The rest is charged when the result is seen.
+                let now = deferred.iter().map(|charge| charge.as_ref().map(|charge| charge.now));
+                charges.iter_mut().zip(now).for_each(|(charge, now)| *charge = now.unwrap_or(*charge));
+                vec![park]
             }
             None => vec![self.commit(charges.iter().copied())],
         };
         effects.append(&mut counts);
         effects.extend(self.record(told.0, told.1, code, &charges));
-        effects.extend(self.settled_record(told.0, told.1, (code, finished), &charges));
+        effects.extend(self.settled_record(told, (code, finished), &charges, created));
         if self.counts_tokens() {
             effects.push(Effect::Count(Metric::Usage(told.1)));
         }

@@ -17,6 +17,7 @@ use policy::model::{StreamUsage, UsageReporting};
 use policy::plan::{Estimate, Hold, Judgement, OutputLesson, Plan};
 use protocol::call::{self, Item};
 use protocol::trace::TraceContext;
+use protocol::wire::envoy::extensions::common::ratelimit::v3::DeferredCharge;
 use protocol::wire::envoy::service::ratelimit::v3::rate_limit_response::Code;
 use protocol::wire::kuadrant::service::ratelimit::v1::{DescriptorStatus, ReserveResponse};
 use std::time::Duration;
@@ -98,8 +99,7 @@ impl Reservation {
         let model = plan.needs().contains(&Need::Failures).then(|| facts.model().unwrap_or_default());
         let unread = facts.read_body().is_none_or(|body| body.condition.hides_facts());
         let (dialect, is_message) = (facts.dialect(), facts.is_message());
-        let of_body = facts.read_body().filter(|body| !body.condition.hides_facts()).map(|body| body.stream);
-        let streams = of_body.or_else(|| Route::of(facts.path()?).stream);
+        let streams = streams(facts);
         let reporting = holds.iter().map(|hold| hold.rate.reporting).chain([reporting]).max().flatten();
         let reported_model = reporting.and_then(|_| facts.model()).map(|model| record::shortened(&model));
         let (facts, usage_unasked, statuses) = (None, false, Vec::new());
@@ -310,10 +310,15 @@ impl Reservation {
 
     /// Settles the reservation and defers what a background result will use. `charges` applies where a charge
     /// cannot be deferred.
-    pub(super) fn park(&mut self, charges: &[u64], result: &CreatedResult) -> Effect {
-        let deferred: Vec<_> = (0..self.holds.len()).map(|at| self.deferred(at, result)).collect();
+    pub(super) fn park(
+        &self,
+        charges: &[u64],
+        deferred: &[Option<DeferredCharge>],
+        result: &CreatedResult,
+    ) -> Effect {
         let items = self.holds.iter().zip(charges).map(|(hold, amount)| item(hold, *amount));
         let parked = result.parked(self.input());
+        let deferred = deferred.iter().cloned();
         Effect::Commit(Settlement(call::park(&self.id, items.zip(deferred), parked)))
     }
 }
@@ -325,6 +330,12 @@ fn item(hold: &Hold, amount: u64) -> Item<'_> {
     let warns = !rate.warn_at.is_empty() && rate.rate.max.fixed().is_none();
     let max = warns.then_some(hold.max);
     Item { entries: &hold.entries, amount, ttl: Duration::ZERO, max, unenforced: false }
+}
+
+/// Whether the request asks for a stream, if that is known.
+pub(super) fn streams(facts: &Facts) -> Option<bool> {
+    let of_body = facts.read_body().filter(|body| !body.condition.hides_facts()).map(|body| body.stream);
+    of_body.or_else(|| Route::of(facts.path()?).stream)
 }
 
 /// Whether a request may create a background result.

@@ -3,6 +3,7 @@
 use super::Effect;
 use super::record::{ExchangeEnd, shortened};
 use super::reservation::Reservation;
+use super::stored::CreatedResult;
 use crate::metric::UsageSource;
 use crate::outbox::Settlement;
 use expression::facts::Facts;
@@ -11,6 +12,7 @@ use llm::response::Usage;
 use policy::model::Unit;
 use policy::plan::Hold;
 use protocol::call;
+use protocol::wire::kuadrant::service::ratelimit::v1::SeenResult;
 use protocol::wire::weir::v1::{ChargedLimit, CounterValue, SettledUsage};
 
 /// The parts of a record that are known when the request is judged.
@@ -96,10 +98,10 @@ impl Reservation {
     /// settles nothing.
     pub(super) fn settled_record(
         &self,
-        usage: Usage,
-        source: UsageSource,
+        (usage, source): (Usage, UsageSource),
         (code, is_finished): (u16, bool),
         charges: &[u64],
+        created: Option<CreatedResult>,
     ) -> Option<Effect> {
         let RecordedRequest { provider, model, operation, is_for_trace } =
             self.recorded.as_ref().filter(|_| !self.holds.is_empty())?;
@@ -120,6 +122,7 @@ impl Reservation {
             reasoning,
             total,
             micro_usd: money.max(),
+            result_id: created.map(|result| result.id).unwrap_or_default(),
             trace: trace.map(|trace| trace.message()),
             operation: operation.map_or("", Operation::name).to_owned(),
             stream: self.streams,
@@ -127,6 +130,13 @@ impl Reservation {
             ..SettledUsage::default()
         };
         Some(Effect::RecordUsage(Box::new(SettledRecord { usage, code, is_finished })))
+    }
+
+    /// Completes the record of the exchange that created a result.
+    pub(super) fn record_of_seen(&self, seen: SeenResult) -> Option<Effect> {
+        self.recorded.as_ref().filter(|recorded| !recorded.is_for_trace)?;
+        let usage = SettledUsage { seen: Some(seen), ..SettledUsage::default() };
+        Some(Effect::RecordUsage(Box::new(SettledRecord { usage, code: 0, is_finished: true })))
     }
 }
 

@@ -117,12 +117,17 @@ impl Reservation {
         if self.holds.is_empty() && seen.is_none() {
             effects.retain(|effect| !matches!(effect, Effect::Commit(_)));
         }
+        effects.extend(seen.and_then(|seen| self.record_of_seen(seen)));
         effects
     }
 
-    /// Returns what one rate is charged for the created result: a part now, and the rest when its usage is
+    /// Returns what each rate is charged for the created result: a part now, and the rest when its usage is
     /// seen.
-    pub(super) fn deferred(&mut self, at: usize, result: &CreatedResult) -> Option<DeferredCharge> {
+    pub(super) fn deferred(&mut self, result: &CreatedResult) -> Vec<Option<DeferredCharge>> {
+        (0..self.holds.len()).map(|at| self.deferred_in(at, result)).collect()
+    }
+
+    fn deferred_in(&mut self, at: usize, result: &CreatedResult) -> Option<DeferredCharge> {
         let cost = self.usage_cost(at)?;
         let usage = &result.delivered;
         let hold = self.holds.get(at)?;

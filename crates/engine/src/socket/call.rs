@@ -1,6 +1,6 @@
 //! One call inside a socket, and how messages are assigned to calls.
 
-use super::{Next, Socket, SocketEffect, State};
+use super::{CallTimes, Next, Socket, SocketEffect, State};
 use crate::exchange::{ActivePlan, Effect, Event, Exchange};
 use crate::refusal::Denial;
 use expression::facts::Facts;
@@ -17,6 +17,7 @@ pub(super) struct Call {
     pub number: u64,
     exchange: Exchange,
     phase: Phase,
+    times: CallTimes,
     /// The id of its response, once the server has named it.
     id: Option<String>,
     /// Whether the last part of its turn has arrived. Its usage may follow.
@@ -74,11 +75,12 @@ pub(super) struct Asked {
 }
 
 impl Call {
-    fn new(number: u64, exchange: Exchange, memory: &MemoryBudget) -> Self {
+    fn new(number: u64, exchange: Exchange, now: u64, memory: &MemoryBudget) -> Self {
         Self {
             number,
             exchange,
             phase: Phase::Waiting,
+            times: CallTimes { begun: now, answered: None },
             id: None,
             turn_is_complete: false,
             has_usage: false,
@@ -113,6 +115,7 @@ impl Call {
     pub fn replied(
         &mut self,
         reply: Result<ReserveResponse, CallFailure>,
+        now: u64,
         effects: &mut Vec<SocketEffect>,
     ) -> Start {
         if self.phase != Phase::Waiting {
@@ -121,14 +124,15 @@ impl Call {
         let done = self.exchange.handle(Event::Reply(reply));
         let (start, _) = self.perform(done, effects);
         for Said { text, end } in std::mem::take(&mut self.backlog) {
-            self.hear(&text, end, effects);
+            self.hear(&text, end, now, effects);
         }
         self.backlog_lease.shrink(0);
         start
     }
 
     /// Reads a message from the server about the call. `end` is true for the last one.
-    fn hear(&mut self, text: &[u8], end: bool, effects: &mut Vec<SocketEffect>) {
+    fn hear(&mut self, text: &[u8], end: bool, now: u64, effects: &mut Vec<SocketEffect>) {
+        self.times.answered.get_or_insert(now);
         match self.phase {
             Phase::Waiting => {
                 let size = self.backlog_lease.bytes().saturating_add(text.len()).saturating_add(64);
@@ -162,10 +166,10 @@ impl Call {
         }
     }
 
-    pub fn closed(&mut self, effects: &mut Vec<SocketEffect>) {
+    pub fn closed(&mut self, now: u64, effects: &mut Vec<SocketEffect>) {
         if !self.backlog.is_empty() {
             // The server started it before the adapter replied. The adapter still receives its usage.
-            self.replied(Err(CallFailure::Timeout), effects);
+            self.replied(Err(CallFailure::Timeout), now, effects);
         }
         let done = self.exchange.handle(Event::Closed);
         self.perform(done, effects);
@@ -185,9 +189,8 @@ impl Call {
                 Effect::Raise(raise) => effects.push(SocketEffect::Raise(raise)),
                 Effect::UpstreamFailed(model) => effects.push(SocketEffect::UpstreamFailed(model)),
                 Effect::Count(count) => effects.push(SocketEffect::Count(count)),
-                Effect::RecordUsage(record) => effects.push(SocketEffect::RecordUsage(record)),
-                // The calls of a WebSocket have no entries of their own in the access log.
-                Effect::Record(_) => {}
+                Effect::RecordUsage(record) => effects.push(SocketEffect::RecordUsage(record, self.times)),
+                Effect::Record(record) => effects.push(SocketEffect::Record(record)),
                 // A message arrives as a whole, has no headers, and is not cut.
                 Effect::AwaitBody(_)
                 | Effect::Resume
@@ -286,7 +289,7 @@ impl Socket {
         };
         if let Some(call) = self.calls.get_mut(place) {
             call.id = call.id.take().or(id);
-            call.hear(self.server.message(), end, effects);
+            call.hear(self.server.message(), end, self.now, effects);
         }
         self.calls.retain(|call| !call.is_over());
     }
@@ -310,8 +313,8 @@ impl Socket {
         next: Next<'_>,
     ) -> (u64, Start, Option<Vec<u8>>) {
         let (in_force, id) = next();
-        let mut exchange = Exchange::new(self.in_force_for(in_force), id).within(&self.memory);
-        exchange = exchange.traced(self.trace.clone());
+        let exchange = Exchange::new(self.in_force_for(in_force), id).within(&self.memory);
+        let mut exchange = exchange.reported(self.reporting).traced(self.trace.clone());
         exchange = match kind {
             Kind::Asked => exchange,
             Kind::WarmUp => exchange.warming_up(),
@@ -321,7 +324,7 @@ impl Socket {
         self.numbers = number.wrapping_add(1);
         let mut facts = self.facts.of_message();
         facts.header("content-length", body.len().to_string().as_bytes());
-        let mut call = Call::new(number, exchange, &self.memory);
+        let mut call = Call::new(number, exchange, self.now, &self.memory);
         let (start, edited) = call.begin(facts, body, whole, effects);
         if !call.is_over() {
             self.calls.push(call);
@@ -357,7 +360,7 @@ impl Socket {
     fn end_turns(&mut self, effects: &mut Vec<SocketEffect>) {
         for call in &mut self.calls {
             if call.turn_is_complete {
-                call.hear(b"{}", true, effects);
+                call.hear(b"{}", true, self.now, effects);
             }
         }
         self.calls.retain(|call| !call.is_over());

@@ -9,6 +9,7 @@ import { Overview } from './overview.js';
 import { Buckets } from './buckets.js';
 import { Usage } from './usage.js';
 import { Refusals } from './refusals.js';
+import { Warnings } from './warnings.js';
 import { Policies } from './policies.js';
 
 const VIEWS = {
@@ -16,6 +17,7 @@ const VIEWS = {
   buckets: { title: 'Buckets', view: Buckets },
   usage: { title: 'Usage', view: Usage },
   refusals: { title: 'Refusals', view: Refusals },
+  warnings: { title: 'Warnings', view: Warnings },
   policies: { title: 'Policies', view: Policies },
 };
 

@@ -4,6 +4,7 @@ import { duration, keyOf, number, plural, quantity, short, shortAmount, SHORT_CA
 import { Badge, Bar, html, Panel, RateName, Table, useAnswer, Who } from './parts.js';
 import { bucketsLink } from './links.js';
 import { MinutesChart } from './charts.js';
+import { WarningTable } from './warnings.js';
 
 export const refusedOf = ({ usedUp, inFlight, tooLarge }) => usedUp + inFlight + tooLarge;
 
@@ -77,6 +78,15 @@ function Attention({ overview }) {
   </ul><//>`;
 }
 
+function LatestWarnings({ beat }) {
+  const { data } = useAnswer('warnings', beat);
+  const latest = data?.latest.slice(0, 5) ?? [];
+  if (latest.length === 0) return null;
+  return html`<${Panel} title="Warnings" id="warnings" side=${html`<a href="#warnings">All warnings</a>`}>
+    <${WarningTable} warnings=${latest} caption="The latest five warnings" isCaptionHidden />
+  <//>`;
+}
+
 export function Overview({ overview, beat }) {
   const refusals = useAnswer('refusals', beat);
   if (!overview) return html`<p class="muted">Waiting for the adapter</p>`;
@@ -88,6 +98,7 @@ export function Overview({ overview, beat }) {
       <//>
       <div class="stack">
         <${Attention} overview=${overview} />
+        <${LatestWarnings} beat=${beat} />
         <${Panel} title="Refused in the last hour" id="refused" side=${html`<a href="#refusals">Causes</a>`}>
           <${MinutesChart} minutes=${refusals.data?.minutes} />
         <//>

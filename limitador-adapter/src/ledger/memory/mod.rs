@@ -16,7 +16,7 @@ mod stored;
 use crate::ledger::crossing::{Crossing, Crossings};
 use crate::ledger::moment::Moment;
 use crate::ledger::shares::Capacity;
-use crate::ledger::stored::{CreationCharge, Parking, SeenCharges, Sighting, StoredId, StoredResult};
+use crate::ledger::stored::{CreationCharge, Parking, Seen, Sighting, StoredId, StoredResult};
 use crate::ledger::{
     Charge, CounterReading, Grant, Granted, Hit, Hold, Idempotency, Key, Ledger, LedgerOutcome, LedgerSize,
     Raised, RaisedHold, Settled, StorageBytes, Unavailable, When, is_empty, is_worker, worker_of,
@@ -132,7 +132,7 @@ impl MemoryLedger {
         state.park((stored, result), name, holds, charges, charged, now)
     }
 
-    pub fn see(&self, sighting: Sighting, now: Moment) -> Result<SeenCharges, Unavailable> {
+    pub fn see(&self, sighting: Sighting, now: Moment) -> Result<Seen, Unavailable> {
         let stored = self.stored(&sighting.id);
         self.at(now)?.see(stored, sighting, now)
     }
@@ -292,7 +292,7 @@ impl Ledger for MemoryLedger {
     ) -> Result<Parking, Unavailable> {
         self.park(id, &result, &charges, now)
     }
-    async fn see(&self, sighting: Sighting, now: Moment) -> Result<SeenCharges, Unavailable> {
+    async fn see(&self, sighting: Sighting, now: Moment) -> Result<Seen, Unavailable> {
         self.see(sighting, now)
     }
     async fn hit(&self, hits: Vec<Hit>, now: Moment) -> Result<LedgerOutcome, Unavailable> {

@@ -6,7 +6,8 @@ use super::state::{Held, MemoryState};
 use crate::ledger::crossing::WarnAt;
 use crate::ledger::moment::Moment;
 use crate::ledger::stored::{
-    CreationCharge, EARLY, MAX_STORED, Parking, SEEN, SeenCharges, Sighting, StoredResult, UNSEEN,
+    CreationCharge, EARLY, MAX_STORED, Parking, ResultCharges, SEEN, Seen, SeenCharges, Sighting,
+    StoredResult, UNSEEN,
 };
 use crate::ledger::{Charge, Key, Unavailable};
 use policy::model::UsageCost;
@@ -148,14 +149,15 @@ impl MemoryState {
         }
         self.stored.insert(id, remembered);
         let early = self.stored.early.remove(&id);
-        early.map_or(Ok(Vec::new()), |(_, sighting)| self.see(id, sighting, now)).map(Parking::Parked)
+        let seen = early.map_or(Ok(Seen::default()), |(_, sighting)| self.see(id, sighting, now));
+        seen.map(|seen| Parking::Parked(seen.charged))
     }
 
     /// Records that a result was seen. Charges its creator the part that has not been charged yet.
-    pub fn see(&mut self, id: Id, sighting: Sighting, now: Moment) -> Result<SeenCharges, Unavailable> {
+    pub fn see(&mut self, id: Id, sighting: Sighting, now: Moment) -> Result<Seen, Unavailable> {
         let Some(mut result) = self.stored.remove(id) else {
             self.stored.remember_early(id, sighting, now);
-            return Ok(Vec::new());
+            return Ok(Seen::default());
         };
         let usage = sighting.usage_with(result.input);
         let mut charged = SeenCharges::new();
@@ -167,8 +169,9 @@ impl MemoryState {
             self.release(result.rates.iter_mut().filter_map(|rate| rate.hold.take()).collect());
             (result.seen, result.ends) = (true, after(now, SEEN));
         }
+        let charges = result.rates.iter().map(|rate| (Arc::clone(&rate.key), rate.charged)).collect();
         self.stored.insert(id, result);
-        Ok(charged)
+        Ok(Seen { charged, result: Some(ResultCharges { usage, charges }) })
     }
 
     /// Charges a rate up to this total and reduces its hold accordingly. Returns the newly charged amount.

@@ -15,7 +15,9 @@ pub mod url;
 use crate::ledger::crossing::{Crossing, Crossings};
 use crate::ledger::moment::Moment;
 use crate::ledger::shares::Capacity;
-use crate::ledger::stored::{CreationCharge, DeferredCharge, Parking, SeenCharges, Sighting, StoredResult};
+use crate::ledger::stored::{
+    CreationCharge, DeferredCharge, Parking, ResultCharges, Seen, Sighting, StoredResult,
+};
 use crate::ledger::{
     Charge, ChargeAt, CounterReading, GRANT_REMEMBERED, Grant, Granted, Hit, Hold, Idempotency, Key, Ledger,
     LedgerOutcome, LedgerSize, Raised, RaisedHold, Settled, StorageBytes, Unavailable, When, is_worker,
@@ -353,10 +355,10 @@ impl Ledger for RedisLedger {
         Ok(parking)
     }
 
-    async fn see(&self, sighting: Sighting, now: Moment) -> Result<SeenCharges, Unavailable> {
-        let Sighting { id, usage, is_partial, ends } = sighting;
-        let usage = [
-            u64::from(is_partial),
+    async fn see(&self, sighting: Sighting, now: Moment) -> Result<Seen, Unavailable> {
+        let Sighting { id, usage, is_partial, ends } = &sighting;
+        let numbers_of_usage = [
+            u64::from(*is_partial),
             usage.input,
             usage.cached,
             usage.cache_write,
@@ -364,13 +366,13 @@ impl Ledger for RedisLedger {
             usage.output,
             usage.reasoning,
             usage.total,
-            u64::from(ends),
+            u64::from(*ends),
         ];
         // Only the result's record contains the periods to charge. The server replies with them if they are
         // missing.
         let mut periods: Vec<Window> = Vec::new();
         for _ in 0..=clock::ATTEMPTS {
-            let mut arguments = vec![self.time(now), stored(&id), self.room(), numbers(usage)];
+            let mut arguments = vec![self.time(now), stored(id), self.room(), numbers(numbers_of_usage)];
             let server = self.server.time(now);
             arguments.extend(periods.iter().map(|period| key_name::window_at(period, server)));
             let told: Vec<String> = self.link.run(&self.see, &self.keys([], []), &arguments).await?;
@@ -389,10 +391,16 @@ impl Ledger for RedisLedger {
                 let crossing = key.and_then(|key| crossing(key, numbers));
                 crossing.into_iter().for_each(|crossing| self.crossings.push(crossing));
             }
-            let pairs = charged.as_chunks::<2>().0.iter();
-            let charged =
-                pairs.filter_map(|[name, more]| Some((Arc::new(key_name::key(name)?), more.parse().ok()?)));
-            return Ok(charged.collect());
+            let Some((input, rates)) = charged.split_first() else { return Ok(Seen::default()) };
+            let rate = |[name, more, total]: &[String; 3]| {
+                Some((Arc::new(key_name::key(name)?), more.parse().ok()?, total.parse().ok()?))
+            };
+            let rates: Vec<(Arc<Key>, u64, u64)> = rates.as_chunks::<3>().0.iter().filter_map(rate).collect();
+            let charged = rates.iter().filter(|(_, more, _)| *more > 0);
+            let charged = charged.map(|(key, more, _)| (Arc::clone(key), *more)).collect();
+            let charges = rates.into_iter().map(|(key, _, total)| (key, total)).collect();
+            let usage = sighting.usage_with(input.parse().unwrap_or_default());
+            return Ok(Seen { charged, result: Some(ResultCharges { usage, charges }) });
         }
         Err(clock::jumps())
     }

@@ -1,7 +1,8 @@
 -- Records that a background result was seen. ARGV[2] is its id, [3] the room for counters and [4] the usage,
--- followed by the periods of its rates. Returns the bucket and the amount of each rate that was charged, then
--- an empty text, and for each threshold that was reached its bucket and numbers. Or returns -1, the time, and
--- the periods whose bounds it needs.
+-- followed by the periods of its rates. Returns nothing if the result is unknown. Otherwise, returns the estimated
+-- input; for each rate the bucket, the amount that was charged, and the amount charged so far; then an empty text,
+-- and for each threshold that was reached its bucket and numbers. Or returns -1, the time, and the periods whose
+-- bounds it needs.
 
 local id, usage = ARGV[2], numbers(ARGV[4])
 set_room(ARGV[3])
@@ -25,12 +26,12 @@ for _, rate in ipairs(result.rates) do
   end
 end
 if #missing > 2 then return missing end
-local told = {}
+local told = { text(result.input) }
 for at, more in ipairs(see(result, usage)) do
-  if more > 0 then
-    told[#told + 1] = result.rates[at][1]
-    told[#told + 1] = text(more)
-  end
+  local rate = result.rates[at]
+  told[#told + 1] = rate[1]
+  told[#told + 1] = text(more)
+  told[#told + 1] = text(rate[3])
 end
 save()
 save_result(id, result)
