@@ -10,6 +10,7 @@ use crate::grpc::observe::Observers;
 use crate::ledger::moment::Moment;
 use crate::ledger::{CounterReading, Ledger, Unavailable};
 use crate::metrics::AdapterMetrics;
+use crate::observed::ObservedReserve;
 use crate::policies::audit::AuditTrail;
 use crate::policies::collection::PolicyReport;
 use crate::policies::snapshot::PolicySnapshot;
