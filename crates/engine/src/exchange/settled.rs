@@ -134,7 +134,7 @@ impl Reservation {
 
     /// Completes the record of the exchange that created a result.
     pub(super) fn record_of_seen(&self, seen: SeenResult) -> Option<Effect> {
-        self.recorded.as_ref()?;
+        self.recorded.as_ref().filter(|recorded| !recorded.is_for_trace)?;
         let usage = SettledUsage { seen: Some(seen), ..SettledUsage::default() };
         Some(Effect::RecordUsage(Box::new(SettledRecord { usage, code: 0, is_finished: true })))
     }
