@@ -25,5 +25,6 @@ pub mod policies;
 pub mod refusals;
 pub mod secret;
 pub mod serve;
+pub mod sqlite_path;
 pub mod usage;
 pub mod warnings;
