@@ -128,7 +128,7 @@ impl Running {
         let (grpc, http) = (free(), free());
         let mut command = adapter();
         command.args(["serve", "--http-listen", &http.to_string()]).env("WEIR_GRPC_LISTEN", grpc.to_string());
-        command.env("WEIR_POLICIES", policies).stderr(Stdio::null());
+        command.env("WEIR_POLICIES", policies).current_dir(policies).stderr(Stdio::null());
         let mut running = Self { process: command.spawn().unwrap(), http };
         let start = Instant::now();
         while !running.is_ready() {

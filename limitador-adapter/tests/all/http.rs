@@ -1,6 +1,7 @@
 //! The HTTP endpoints, and the auxiliary gRPC services.
 
 use crate::server::{POLICY, Server, reserve, whole};
+use limitador_adapter::admin::http::FORGETS;
 use limitador_adapter::cli::Storage;
 use protocol::wire::weir::v1::GetPlanRequest;
 use serde_json::json;
@@ -105,7 +106,7 @@ async fn health_and_what_is_not_there() {
     let server = Server::start(&[]).await;
     for (path, status, body) in [
         ("/healthz", 200, "ok\n"),
-        ("/readyz", 200, "ok\n"),
+        ("/readyz", 200, &format!("ok, but {FORGETS}\n")),
         ("/api/counters", 200, "[]"),
         ("/api/policies", 200, "[]"),
         ("/nothing", 404, ""),

@@ -315,7 +315,7 @@ async fn https_trusts_the_machine_s_certificates_and_the_log_hides_the_url() {
     let url = format!("https://localhost:{}/hunter2", listener.local_addr().unwrap().port());
     let (grpc, http) = (free_port(), free_port());
     let mut command = adapter();
-    command.args(["serve", "--policies"]).arg(folder.path().join("llm.yaml"));
+    command.args(["serve", "--policies", "llm.yaml"]).current_dir(folder.path());
     command.args(["--grpc-listen", &format!("127.0.0.1:{grpc}")]);
     command.args(["--http-listen", &format!("127.0.0.1:{http}")]);
     command.env("SSL_CERT_FILE", certificates).env("WEIR_WEBHOOK", url).env("WEIR_LOG", "debug");
