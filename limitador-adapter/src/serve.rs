@@ -186,7 +186,11 @@ impl Serving {
         if tokio::time::timeout(DRAIN, ended).await.is_err() {
             tracing::warn!("calls were still running when the drain timed out");
         }
-        self.upkeep.iter().for_each(JoinHandle::abort);
+        for task in self.upkeep {
+            task.abort();
+            // It has been cancelled.
+            drop(task.await);
+        }
         // Holds are written a little later than they are answered.
         if let Err(error) = self.ledger.durable().await {
             tracing::error!(%error, "the adapter ends with counters that could not be written");

@@ -101,6 +101,7 @@ fn what_cannot_be_served_is_told() {
         run(&["--policies", "none.yaml"]),
         run(&["--policies", "a.yaml", "--storage", "redis://one,another"]),
         run(&["--policies", "a.yaml", "--storage", "memori"]),
+        run(&["--policies", "a.yaml", "--storage", "sqlite:"]),
         run(&["--policies", "a.yaml", "--grpc-listen", &address, "--http-listen", "127.0.0.1:0"]),
     ];
     let without_log = all.map(|told| {

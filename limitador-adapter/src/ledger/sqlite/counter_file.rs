@@ -85,7 +85,7 @@ impl CounterFile {
         write_results(&transaction, changes)?;
         write_operators(&transaction, changes)?;
         let (now, archive) = (signed(nanos(now.unix)), &changes.archive);
-        let saved = "UPDATE ledger SET saved = MAX(saved, ?1), generation = ?2, generation_since = ?3";
+        let saved = "UPDATE ledger SET saved = ?1, generation = ?2, generation_since = ?3";
         let generation = [signed(archive.generation), signed(archive.since)];
         transaction.prepare_cached(saved)?.execute(params![now, generation[0], generation[1]])?;
         transaction.commit()?;

@@ -22,6 +22,7 @@ const MIGRATIONS: [&str; VERSION as usize] = ["
     CREATE TABLE buckets (place INTEGER PRIMARY KEY, key TEXT NOT NULL, window TEXT);
     CREATE TABLE reservations (number INTEGER PRIMARY KEY, body TEXT NOT NULL);
     CREATE TABLE settled (number INTEGER PRIMARY KEY, generation INTEGER NOT NULL, ids BLOB NOT NULL);
+    CREATE INDEX settled_generation ON settled (generation);
     CREATE TABLE settled_briefly (number INTEGER PRIMARY KEY, ends INTEGER NOT NULL, ids BLOB NOT NULL);
     CREATE TABLE lapsed (id INTEGER PRIMARY KEY, generation INTEGER NOT NULL, charged TEXT NOT NULL);
     CREATE TABLE results (id INTEGER PRIMARY KEY, body TEXT NOT NULL);
