@@ -10,7 +10,7 @@ COPY . .
 RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,target=/src/target \
     cargo build -p filter --profile wasm --locked --target wasm32-unknown-unknown \
  && cargo build -p limitador-adapter --release --locked \
- && mkdir /out \
+ && mkdir -p /out/data \
  && cp target/wasm32-unknown-unknown/wasm/filter.wasm /out/weir.wasm \
  && cp target/release/limitador-adapter /out/
 
@@ -23,6 +23,9 @@ FROM gcr.io/distroless/cc-debian12:nonroot AS adapter
 COPY --from=build /out/limitador-adapter /limitador-adapter
 COPY --from=build /out/weir.wasm /weir.wasm
 COPY --from=previous /plugin.wasm /previous/plugin.wasm
-ENV WEIR_WASM_PREVIOUS=/previous
+# Counters. Mount a volume here, so that they survive the end of the container.
+COPY --from=build --chown=65532:65532 /out/data /data
+VOLUME /data
+ENV WEIR_WASM_PREVIOUS=/previous WEIR_STORAGE=sqlite:/data/counters.db
 ENTRYPOINT ["/limitador-adapter"]
 CMD ["serve"]

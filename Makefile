@@ -41,7 +41,7 @@ test-istio: ## the manifests of Istio, with its own control plane and agent (bui
 test-outages: ## what is away for two minutes, with each gateway (half an hour); GATEWAYS=envoy for some of them
 	@bash scripts/test-outages.sh $(GATEWAYS)
 
-test-kills: ## usage records while the adapter, the database and Envoy are killed; KILLS=200 is the default
+test-kills: ## charges and usage records while the adapter, the database and Envoy are killed; KILLS=50 for fewer
 	@bash scripts/test-kills.sh
 
 cluster-test: ## Weir in a real cluster of two nodes, without a container engine (as root; built once: some twenty minutes)

@@ -27,7 +27,7 @@ plain() {
 
 image='image: {repository: registry.example.com/limitador-adapter}'
 plain manifests/adapter/adapter.yaml 'The adapter: kubectl apply --server-side -k manifests/adapter' \
-  rbac.yaml deployment.yaml service.yaml <<<"$image"
+  rbac.yaml data.yaml deployment.yaml service.yaml <<<"$image"
 plain manifests/overlays/redis/redis.yaml '' redis.yaml <<<"{$image, storage: {type: redis, redis: {deploy: true}}}"
 plain manifests/cert-manager/adapter.yaml \
   'The authority, and the adapter'"'s certificate: kubectl apply -f manifests/cert-manager/adapter.yaml" \

@@ -9,7 +9,7 @@ need_cargo
 envoy=$!
 
 say "1 of 3: building the adapter and the demo (some minutes the first time; cargo shows how far it is)"
-cargo build -p limitador-adapter -p e2e --bin limitador-adapter --bin demo --no-default-features --profile demo \
+cargo build -p limitador-adapter -p e2e --bin limitador-adapter --bin demo --no-default-features --features limitador-adapter/sqlite --profile demo \
   --locked --target-dir "$target"
 
 say "2 of 3: building the filter (about a minute the first time)"

@@ -57,6 +57,9 @@ pub struct Counter {
     pub time_zone: Option<String>,
     /// The time until the window ends. `None` if it has no end.
     pub resets_in_seconds: Option<u64>,
+    /// Since when the storage has been counting.
+    #[serde(default)]
+    pub counting_since: Option<String>,
     /// The field is omitted if true.
     #[serde(default = "yes")]
     pub in_force: bool,
@@ -263,5 +266,7 @@ fn spawn(folder: &TempDir, place: &Endpoints) -> Process {
     let address = |port| format!("127.0.0.1:{port}");
     command.args(["--grpc-listen", &address(place.grpc), "--http-listen", &address(place.http)]);
     command.args(&place.further);
+    // The default, but in a folder of its own. `--storage` takes precedence.
+    command.env("WEIR_STORAGE", format!("sqlite:{}", folder.path().join("counters.db").display()));
     Process::start("the adapter", command, &folder.path().join("adapter.log"))
 }

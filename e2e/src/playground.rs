@@ -66,6 +66,7 @@ impl Playground {
             port(self.envoy.address())
         );
         println!("  adapter  {}  /api/counters, /api/policies, /metrics", port(self.http));
+        println!("           Counters are in data/counters.db, and survive a restart");
         println!("  Envoy    {}  /stats", port(self.envoy.admin()));
     }
 }

@@ -1,8 +1,8 @@
-//! Measures counting in memory and in a real Redis: pairs of a reserve and its commit per second, their
+//! Measures counting in memory, in a file and in a real Redis: pairs of a reserve and its commit per second, their
 //! latency, and by how much limits are overshot. Writes a section of `bench/RESULTS.md`.
 //!
-//! Run `cargo bench -p limitador-adapter --bench ledger`. Arguments after `--` select parts: memory, redis,
-//! sliding, overshoot, estimates. With arguments, the benchmark writes no section.
+//! Run `cargo bench -p limitador-adapter --bench ledger`. Arguments after `--` select parts: memory, sqlite,
+//! redis, sliding, overshoot, estimates. With arguments, the benchmark writes no section.
 // A failure ends the benchmark, as it ends a test.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
@@ -12,6 +12,7 @@ mod ledger {
     pub mod overshoot;
     pub mod redis;
     pub mod sliding;
+    pub mod sqlite;
 }
 
 use limitador_adapter::ledger::{Charge, ChargeAt, Hold, Key};
@@ -84,6 +85,9 @@ fn main() {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime can be made");
     if wants("memory") {
         write!(section, "\n{}", ledger::memory::table()).expect("a text grows");
+    }
+    if wants("sqlite") {
+        write!(section, "\n{}", runtime.block_on(ledger::sqlite::table())).expect("a text grows");
     }
     if wants("redis") {
         write!(section, "\n{}", runtime.block_on(ledger::redis::table())).expect("a text grows");

@@ -8,6 +8,8 @@ use crate::ledger::redis::url::{RedisUrl, RedisUrlError};
 use crate::ledger::shares::Capacity;
 use crate::secret::without;
 pub use crate::spans::{OtlpProtocol, SpanArgs};
+#[cfg(feature = "sqlite")]
+use crate::sqlite_path::{self, SqlitePathError};
 pub use crate::usage::cli::{UsageArgs, UsageFormat, UsageStoreArgs};
 use crate::warnings::url::{WebhookUrl, WebhookUrlError};
 use clap::error::ErrorKind;
@@ -98,15 +100,15 @@ pub struct ServeArgs {
     /// call. Without it, /api/* is available on a loopback address only.
     #[arg(long, env = "WEIR_ADMIN_TOKEN_FILE", value_name = "FILE")]
     pub admin_token_file: Option<PathBuf>,
-    /// Where to keep counters: `memory` (of this process), or a Redis that several adapters share:
-    /// redis://[USER:PASSWORD@]HOST[:PORT][/DATABASE], redis+cluster://HOST:PORT,HOST:PORT or
+    /// Where to keep counters: a SQLite file of this adapter (sqlite:PATH), `memory` (a restart forgets all counters), or a
+    /// Redis that several adapters share: redis://[USER:PASSWORD@]HOST[:PORT][/DATABASE], redis+cluster://HOST:PORT,HOST:PORT or
     /// redis+sentinel://HOST:PORT,HOST:PORT/MASTER[/DATABASE]; rediss for TLS.
     #[arg(
         long,
         env = "WEIR_STORAGE",
         hide_env_values = true,
         value_name = "STORAGE",
-        default_value = "memory",
+        default_value = Storage::DEFAULT,
         value_parser = storage
     )]
     pub storage: Result<Storage, StorageError>,
@@ -374,6 +376,9 @@ fn counter(text: &str) -> Result<(String, String), String> {
 pub enum Storage {
     /// The memory of this process.
     Memory,
+    /// A SQLite file.
+    #[cfg(feature = "sqlite")]
+    Sqlite(PathBuf),
     /// In a Redis, which several adapters may share.
     #[cfg(feature = "redis")]
     Redis(RedisUrl),
@@ -382,19 +387,35 @@ pub enum Storage {
 /// Why a storage cannot be used. The message never repeats the value, which may contain a password.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StorageError {
-    /// Neither `memory` nor the URL of a Redis.
-    #[error("is not a storage; use `memory` or `redis://HOST`")]
+    /// An unknown kind of storage.
+    #[error("is not a storage; use `sqlite:PATH`, `memory` or `redis://HOST`")]
     Unknown,
+    /// An invalid path of a SQLite file.
+    #[cfg(feature = "sqlite")]
+    #[error("{0}; use sqlite:PATH, or `memory`")]
+    Sqlite(SqlitePathError),
     /// An invalid Redis URL.
     #[cfg(feature = "redis")]
     #[error("{0}")]
     Redis(RedisUrlError),
 }
 
+impl Storage {
+    /// The default. A restart loses nothing.
+    #[cfg(feature = "sqlite")]
+    pub const DEFAULT: &str = "sqlite:data/counters.db";
+    #[cfg(not(feature = "sqlite"))]
+    pub const DEFAULT: &str = "memory";
+}
+
 impl FromStr for Storage {
     type Err = StorageError;
 
     fn from_str(text: &str) -> Result<Self, StorageError> {
+        #[cfg(feature = "sqlite")]
+        if let Some(path) = sqlite_path::parse(text) {
+            return path.map(Self::Sqlite).map_err(StorageError::Sqlite);
+        }
         match text {
             "memory" => Ok(Self::Memory),
             #[cfg(feature = "redis")]

@@ -29,6 +29,7 @@ pub mod refusals;
 pub mod secret;
 pub mod serve;
 pub mod spans;
+pub mod sqlite_path;
 pub mod usage;
 pub mod warned;
 pub mod warnings;

@@ -9,6 +9,7 @@ use metrics_exporter_prometheus::{
     BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
 };
 use policy::model::{Threshold, Unit};
+use std::time::Duration;
 
 /// The buckets of latency histograms in seconds, from a call that only accesses memory to one that is far too
 /// slow.
@@ -110,7 +111,13 @@ pub const METRICS: &[AdapterMetric] = &[
         name: "weir_storage_up",
         kind: MetricKind::Gauge,
         labels: &[],
-        help: "1 if the storage answers. If it is 0, the sizes of the storage and the numbers of holds, reservations and counters are `NaN`.",
+        help: "1 if the storage works. If it is 0, a file of counters cannot be written, or a Redis does not answer. With Redis, the sizes of the storage and the numbers of holds, reservations and counters are then `NaN`.",
+    },
+    AdapterMetric {
+        name: "weir_counting_since_timestamp_seconds",
+        kind: MetricKind::Gauge,
+        labels: &[],
+        help: "Since when the storage has been counting without a loss. In memory, since the adapter started. Absent with Redis.",
     },
     AdapterMetric {
         name: "weir_storage_used_bytes",
@@ -246,6 +253,19 @@ pub const METRICS: &[AdapterMetric] = &[
         help: "How long a call took.",
     },
 ];
+
+/// The state of the storage when the metrics are read.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct StorageState {
+    /// The size of the ledger, if it answers.
+    pub size: Option<LedgerSize>,
+    /// Whether the storage works.
+    pub is_up: bool,
+    /// Whether it takes no further holds.
+    pub is_full: bool,
+    /// Since when it has been counting, as time since 1970.
+    pub since: Option<Duration>,
+}
 
 pub struct AdapterMetrics {
     recorder: PrometheusRecorder,
@@ -454,9 +474,10 @@ impl AdapterMetrics {
         self.handle.run_upkeep();
     }
 
-    /// Renders the exposition. `size` is the ledger's current size, if it answers. A size that is no longer known
-    /// is NaN, because the last one would look as if it were current.
-    pub fn render(&self, size: Option<LedgerSize>, is_full: bool) -> String {
+    /// Renders the exposition. A size that is no longer known is NaN, because the last one would look as if it
+    /// were current.
+    pub fn render(&self, storage: &StorageState) -> String {
+        let StorageState { size, is_up, is_full, since } = *storage;
         let set = |name, value: f64| gauge(&self.recorder, name, &[]).set(value);
         let of = |part: fn(LedgerSize) -> usize| size.map_or(f64::NAN, |size| part(size) as f64);
         set("weir_holds", of(|size| size.holds));
@@ -473,8 +494,11 @@ impl AdapterMetrics {
             set("weir_storage_used_bytes", used);
             set("weir_storage_max_bytes", most);
         }
-        set("weir_storage_up", f64::from(u8::from(size.is_some())));
+        set("weir_storage_up", f64::from(u8::from(is_up)));
         set("weir_storage_full", f64::from(u8::from(is_full)));
+        if let Some(since) = since {
+            set("weir_counting_since_timestamp_seconds", since.as_secs_f64());
+        }
         let forgotten = size.map_or(0, |size| size.forgotten);
         counter(&self.recorder, "weir_settled_forgotten_total", &[]).absolute(forgotten);
         self.handle.render()

@@ -1,7 +1,7 @@
 //! Starts and drains all servers and tasks.
 
 use crate::admin::access::ApiAccess;
-use crate::admin::http::Pages;
+use crate::admin::http::{FORGETS, Pages};
 use crate::admin::live::{Live, LiveSource};
 use crate::admin::module::Modules;
 use crate::admin::usage::UsageReports;
@@ -17,6 +17,8 @@ use crate::ledger::moment::Moment;
 #[cfg(feature = "redis")]
 use crate::ledger::redis::RedisLedger;
 use crate::ledger::shares::Capacity;
+#[cfg(feature = "sqlite")]
+use crate::ledger::sqlite::SqliteLedger;
 use crate::metrics::AdapterMetrics;
 use crate::policies::audit::{AuditRecord, AuditTrail};
 use crate::policies::filters::Filters;
@@ -43,7 +45,6 @@ const DRAIN: Duration = Duration::from_secs(10);
 const FLUSH: Duration = Duration::from_secs(3);
 
 /// The running servers.
-#[derive(Debug)]
 pub struct Serving {
     /// The address of the gRPC server.
     pub grpc: SocketAddr,
@@ -52,6 +53,7 @@ pub struct Serving {
     drain: watch::Sender<bool>,
     servers: JoinSet<Result<(), ServeError>>,
     upkeep: Vec<JoinHandle<()>>,
+    ledger: Arc<dyn Ledger>,
     /// Ends when the servers have ended and every warning is delivered.
     webhook: Option<JoinHandle<()>>,
     /// Ends when the servers have ended and every span is exported.
@@ -171,11 +173,11 @@ impl Serving {
             let store = Arc::clone(recorder.store());
             upkeep.push(tokio::spawn(expire(store, days, Arc::clone(&metrics))));
         }
-        upkeep.push(tokio::spawn(sweep(ledger, metrics)));
+        upkeep.push(tokio::spawn(sweep(Arc::clone(&ledger), metrics)));
         tracing::info!(%grpc, %http, "serving");
         let webhook = webhook.map(|webhook| tokio::spawn(webhook.deliver()));
         let exporting = exporting.map(tokio::spawn);
-        Ok(Self { grpc, http, drain, servers, upkeep, webhook, exporting })
+        Ok(Self { grpc, http, drain, servers, upkeep, ledger, webhook, exporting })
     }
 
     /// Resolves when a server has ended unexpectedly.
@@ -195,7 +197,15 @@ impl Serving {
         if tokio::time::timeout(DRAIN, ended).await.is_err() {
             tracing::warn!("calls were still running when the drain timed out");
         }
-        self.upkeep.iter().for_each(JoinHandle::abort);
+        for task in self.upkeep {
+            task.abort();
+            // It has been cancelled.
+            drop(task.await);
+        }
+        // Holds are written a little later than they are answered.
+        if let Err(error) = self.ledger.durable().await {
+            tracing::error!(%error, "the adapter ends with counters that could not be written");
+        }
         if let Some(mut webhook) = self.webhook
             && tokio::time::timeout(FLUSH, &mut webhook).await.is_err()
         {
@@ -293,8 +303,15 @@ fn ledger(config: &ServeArgs) -> Result<Arc<dyn Ledger>, ServeError> {
     let storage = config.storage.as_ref().map_err(|error| ServeError::Storage(error.to_string()))?;
     Ok(match storage {
         Storage::Memory => {
-            let capacity = config.capacity().unwrap_or_else(|| Capacity::Bytes(budget::of_this_machine()));
-            Arc::new(MemoryLedger::new(capacity, Moment::now()))
+            tracing::warn!("{FORGETS}");
+            Arc::new(MemoryLedger::new(capacity(config), Moment::now()))
+        }
+        #[cfg(feature = "sqlite")]
+        Storage::Sqlite(path) => {
+            let ledger = SqliteLedger::open(path, capacity(config));
+            let ledger = ledger.map_err(|error| ServeError::Storage(format!("sqlite:{error}")))?;
+            tracing::info!(path = %path.display(), "counters are in a file");
+            Arc::new(ledger)
         }
         #[cfg(feature = "redis")]
         Storage::Redis(place) => {
@@ -302,6 +319,11 @@ fn ledger(config: &ServeArgs) -> Result<Arc<dyn Ledger>, ServeError> {
             Arc::new(ledger.map_err(ServeError::Storage)?)
         }
     })
+}
+
+/// The room for counters in this process's memory.
+fn capacity(config: &ServeArgs) -> Capacity {
+    config.capacity().unwrap_or_else(|| Capacity::Bytes(budget::of_this_machine()))
 }
 
 /// Opens the store of usage records. Returns the recorder and its task. A database server does not have to be

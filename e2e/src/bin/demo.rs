@@ -10,6 +10,7 @@ use e2e::jwt::{self, kuadrant_user};
 use e2e::playground::Playground;
 use e2e::wait;
 use e2e::world::World;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -29,7 +30,9 @@ fn main() {
         return;
     }
     let once = arguments.iter().any(|argument| argument == "--once");
-    let world = start();
+    // Each demo begins with unused limits.
+    let counters = tempfile::tempdir().expect("a temporary folder can be made");
+    let world = start(&counters.path().join("counters.db"));
     // Until this point, a signal ends the process at once. From here on, everything is shut down in order.
     let over = ended();
     introduce(&world);
@@ -60,10 +63,11 @@ fn wait_for_the_end(over: &AtomicBool) {
     }
 }
 
-fn start() -> World {
+fn start(counters: &Path) -> World {
     let policy = e2e::artefacts::root().join(EXAMPLE).join("policy.yaml");
     let policy = std::fs::read_to_string(policy).expect("the example has a policy");
-    World::build().policy(&policy).config(&format!("{EXAMPLE}/envoy.yaml")).start()
+    let storage = format!("sqlite:{}", counters.display());
+    World::build().policy(&policy).config(&format!("{EXAMPLE}/envoy.yaml")).storage(&storage).start()
 }
 
 fn introduce(world: &World) {
@@ -72,7 +76,7 @@ fn introduce(world: &World) {
         "  policy   {EXAMPLE}/policy.yaml: 20000 tokens a day on the free plan, 200000 on gold, per user"
     );
     println!("  gateway  {}  Envoy with jwt_authn and weir.wasm", url(world.envoy.address()));
-    println!("  adapter  {}  counts in memory", url(world.adapter.http()));
+    println!("  adapter  {}  counts in a file, so a restart loses nothing", url(world.adapter.http()));
     println!(
         "  LLM      {}  scripted; every answer uses about {MAX_TOKENS} tokens",
         url(world.upstream.address())

@@ -18,6 +18,7 @@ use serde_json::json;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The maximum length of a grant's id in bytes.
 const MAX_ID: usize = 256;
@@ -130,6 +131,7 @@ impl ListQuery {
         query: &str,
         readings: &[CounterReading],
         in_force: &PolicySnapshot,
+        since: Option<Duration>,
         now: Moment,
     ) -> Result<ListedPage, serde_json::Error> {
         let matches = |reading: &&CounterReading| {
@@ -139,7 +141,7 @@ impl ListQuery {
         let total = found.len();
         let (page, last) =
             if self.search.is_sorted() { self.sorted(&found, in_force) } else { self.positioned(found) };
-        let views = page.iter().map(|reading| CounterView::new(reading, in_force, now));
+        let views = page.iter().map(|reading| CounterView::new(reading, in_force, since, now));
         let body = serde_json::to_vec(&views.collect::<Vec<_>>())?;
         Ok(ListedPage { body, total, next: last.map(|last| self.next(query, &last)) })
     }
@@ -231,7 +233,8 @@ pub(super) async fn list(State(pages): State<Pages>, RawQuery(query): RawQuery) 
         Ok(readings) => readings,
         Err(error) => return error.into_response(),
     };
-    let listed = Live::compute(move || list.page(&query, &readings, &in_force, now)).await;
+    let since = pages.ledger.counting_since();
+    let listed = Live::compute(move || list.page(&query, &readings, &in_force, since, now)).await;
     match listed {
         Ok(Ok(ListedPage { body, total, next })) => {
             let link = next.map(|next| format!("</api/counters?{next}>; rel=\"next\""));
@@ -280,7 +283,9 @@ async fn reset_matching(
     let in_force = Arc::clone(&pages.in_force.borrow());
     let readings = pages.ledger.readings(now).await?;
     let keys = readings.into_iter().map(|reading| reading.key).filter(|key| filter.matches(key, &in_force));
-    pages.ledger.reset(keys.collect(), now).await
+    let reset = pages.ledger.reset(keys.collect(), now).await?;
+    pages.ledger.durable().await?;
+    Ok(reset)
 }
 
 /// `POST /api/counters/grant`.
@@ -295,11 +300,17 @@ pub(super) async fn grant(State(pages): State<Pages>, body: Bytes) -> Response {
         Err((status, problem)) => return (status, format!("{problem}\n")).into_response(),
     };
     let policy = request.policy.clone();
-    let now = Moment::now();
+    let (now, since) = (Moment::now(), pages.ledger.counting_since());
     let grant = Grant { key: Arc::new(key), amount: request.amount, id: request.id };
     let quantity = grant.key.unit.quantity(grant.amount);
     let id = grant.id.clone();
-    match pages.ledger.grant(grant, now).await {
+    let granted = pages.ledger.grant(grant, now).await;
+    // The caller may repeat the grant if it is not durable.
+    let granted = match pages.ledger.durable().await {
+        Ok(()) => granted,
+        Err(error) => Err(error),
+    };
+    match granted {
         Ok(Granted { reading, is_repeated }) => {
             if !is_repeated {
                 tracing::info!(target: AUDIT, bucket = position(&reading.key), amount = request.amount, id, "grant");
@@ -310,7 +321,7 @@ pub(super) async fn grant(State(pages): State<Pages>, body: Bytes) -> Response {
                     &format!("an operator granted {quantity} to a counter of {limit}"),
                 );
             }
-            Json(CounterView::new(&reading, &in_force, now)).into_response()
+            Json(CounterView::new(&reading, &in_force, since, now)).into_response()
         }
         Err(error) => unavailable(&error),
     }
@@ -376,7 +387,7 @@ mod tests {
     fn reading(who: &str) -> CounterReading {
         let counters = Arc::from([("auth.identity.userid".to_owned(), who.to_owned())]);
         let limit = "default/llm/free".into();
-        let window = Window::Fixed(std::time::Duration::from_secs(3600));
+        let window = Window::Fixed(Duration::from_secs(3600));
         let key = Arc::new(Key { limit, unit: Unit::Tokens, window, counters });
         CounterReading { key, used: 1, held: 0, granted: 0, reset: None }
     }

@@ -4,12 +4,13 @@ use crate::admin::access::{ApiAccess, guard, guard_change};
 use crate::admin::counters;
 use crate::admin::live::{self, Live};
 use crate::admin::module::{Module, Modules};
+use crate::admin::overview::rfc3339;
 use crate::admin::usage::{self, UsageReports};
 use crate::admin::{page, refused, warned};
 use crate::grpc::observe::Observers;
 use crate::ledger::moment::Moment;
-use crate::ledger::{CounterReading, Ledger, Unavailable};
-use crate::metrics::AdapterMetrics;
+use crate::ledger::{CounterReading, Durability, Ledger, Unavailable};
+use crate::metrics::{AdapterMetrics, StorageState};
 use crate::observed::ObservedReserve;
 use crate::policies::audit::AuditTrail;
 use crate::policies::collection::PolicyReport;
@@ -128,6 +129,10 @@ fn no_module() -> Response {
 /// module. Its errors let each policy's `failureMode` decide.
 const WITHOUT_STORAGE: &str = "exclude=storage";
 
+/// Warns about counters in memory.
+pub const FORGETS: &str =
+    "counters are in memory, and a restart forgets them; use --storage sqlite:PATH to keep them";
+
 async fn ready(State(pages): State<Pages>, RawQuery(query): RawQuery) -> Response {
     if *pages.drain.borrow() {
         return (StatusCode::SERVICE_UNAVAILABLE, "draining\n").into_response();
@@ -138,9 +143,13 @@ async fn ready(State(pages): State<Pages>, RawQuery(query): RawQuery) -> Respons
     // Charging does not depend on the usage store, so an adapter without it stays ready. Everybody may read this,
     // so the reason is only in the log.
     let is_away = pages.usage.as_ref().is_some_and(UsageReports::is_away);
-    let ok = || match is_away {
-        true => "ok, but the usage store is unavailable; filters keep their usage records\n".into_response(),
-        false => "ok\n".into_response(),
+    let notes = [
+        (pages.ledger.durability() == Durability::UntilRestart).then_some(FORGETS),
+        is_away.then_some("the usage store is unavailable; filters keep their usage records"),
+    ];
+    let ok = || {
+        let notes: String = notes.iter().flatten().map(|note| format!(", but {note}")).collect();
+        format!("ok{notes}\n").into_response()
     };
     if query.as_deref() == Some(WITHOUT_STORAGE) {
         return ok();
@@ -154,9 +163,15 @@ async fn ready(State(pages): State<Pages>, RawQuery(query): RawQuery) -> Respons
 /// Answers even if the storage does not, because that is when the metrics are needed.
 async fn metrics(State(pages): State<Pages>) -> Response {
     let size = pages.ledger.size().await.ok();
-    let is_full = size.is_some() && matches!(pages.ledger.ready().await, Err(Unavailable::Full(_)));
+    let ready = if size.is_some() { pages.ledger.ready().await } else { Ok(()) };
+    let state = StorageState {
+        size,
+        is_up: size.is_some() && !matches!(ready, Err(Unavailable::Storage(_))),
+        is_full: matches!(ready, Err(Unavailable::Full(_))),
+        since: pages.ledger.counting_since(),
+    };
     let exposition = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
-    (exposition, pages.metrics.render(size, is_full)).into_response()
+    (exposition, pages.metrics.render(&state)).into_response()
 }
 
 pub(super) fn unavailable(error: &Unavailable) -> Response {
@@ -192,6 +207,9 @@ pub(super) struct CounterView {
     boundary: Option<&'static str>,
     /// Null if only an operator's reset ends the window.
     resets_in_seconds: Option<u64>,
+    /// Since when the storage has been counting without a loss. Omitted if the storage does not know.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    counting_since: Option<String>,
     /// Omitted if true.
     #[serde(skip_serializing_if = "is_true")]
     in_force: bool,
@@ -211,7 +229,12 @@ fn is_false(value: &bool) -> bool {
 }
 
 impl CounterView {
-    pub(super) fn new(reading: &CounterReading, in_force: &PolicySnapshot, now: Moment) -> Self {
+    pub(super) fn new(
+        reading: &CounterReading,
+        in_force: &PolicySnapshot,
+        since: Option<Duration>,
+        now: Moment,
+    ) -> Self {
         let CounterReading { key, used, held, granted, reset } = reading;
         let max = in_force.maximum(key);
         let (period, zone) = match &key.window {
@@ -238,6 +261,7 @@ impl CounterView {
             granted: *granted,
             remaining: max.map(|max| max.saturating_add(*granted).saturating_sub(used.saturating_add(*held))),
             resets_in_seconds: key.window.ends().then(resets),
+            counting_since: since.and_then(rfc3339),
             boundary: in_force.limit_of(key).filter(|limit| limit.is_soft).map(|_| "Soft"),
             in_force: in_force.has(key),
             overflow: key.is_overflow(),

@@ -134,10 +134,10 @@ impl Live {
         let (taken, readings) = self.readings(Duration::ZERO).await?;
         let in_force = Arc::clone(&self.source.in_force.borrow());
         let refused = self.source.metrics.refusals.lately(taken);
-        let can_change = self.source.can_change;
+        let (can_change, since) = (self.source.can_change, self.source.ledger.counting_since());
         let of_readings = Arc::clone(&readings);
         let json = Self::compute(move || {
-            let input = OverviewInput { in_force: &in_force, refused, can_change, now: taken };
+            let input = OverviewInput { in_force: &in_force, refused, can_change, since, now: taken };
             serde_json::to_vec(&Overview::new(&of_readings, input))
         });
         let overview = json.await?.map_err(|error| LiveError::Failed(error.to_string()))?.into();

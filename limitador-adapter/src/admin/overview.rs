@@ -171,12 +171,14 @@ pub(super) struct OverviewInput<'a> {
     pub(super) in_force: &'a PolicySnapshot,
     pub(super) refused: RefusedLately,
     pub(super) can_change: bool,
+    /// Since when the storage has been counting.
+    pub(super) since: Option<Duration>,
     pub(super) now: Moment,
 }
 
 impl<'a> Overview<'a> {
     pub(super) fn new(readings: &[CounterReading], input: OverviewInput<'a>) -> Self {
-        let OverviewInput { in_force, refused, can_change, now } = input;
+        let OverviewInput { in_force, refused, can_change, since, now } = input;
         let mut rates: HashMap<RateName<'_>, RateSums> = HashMap::new();
         let mut shares = Vec::with_capacity(readings.len());
         for reading in readings {
@@ -216,7 +218,7 @@ impl<'a> Overview<'a> {
             full: total(|sums| sums.full),
             refused: calls.into(),
             rates: overviews,
-            closest: closest(shares).map(|reading| CounterView::new(reading, in_force, now)).collect(),
+            closest: closest(shares).map(|reading| CounterView::new(reading, in_force, since, now)).collect(),
         }
     }
 }

@@ -142,7 +142,7 @@ impl Limiter {
     }
 
     /// Settles reservations, several at once if the ledger is remote. If one fails, the caller repeats it and
-    /// all later ones. Repeating a settled one changes nothing.
+    /// all later ones. Repeating a settled one changes nothing. Acknowledge it after [`Self::durable`].
     pub async fn commit(&self, mut request: CommitRequest, now: Moment) -> Result<CommitResponse, CallError> {
         let further = std::mem::take(&mut request.further);
         if further.len() >= MAX_COMMITS {
@@ -165,6 +165,11 @@ impl Limiter {
             settled += 1;
         }
         Ok(CommitResponse { reservation_released: released == Settled::Released, settled, out_of_room })
+    }
+
+    /// Waits until everything that earlier calls have charged is durable.
+    pub async fn durable(&self) -> Result<(), CallError> {
+        Ok(self.counted(self.ledger.durable().await)?)
     }
 
     /// Raises holds, several at once, and returns the reservations that have no room. A failed raise is not
@@ -338,10 +343,15 @@ impl Limiter {
         let charges: Vec<_> = hits.iter().map(|hit| (hit.when, hit.charge)).collect();
         let outcome = self.counted(self.ledger.hit(hits, now).await)?;
         self.warn(now);
+        let mut is_charged = false;
         for ((_, rate, _), (when, amount)) in call.rates().zip(charges) {
             if outcome.admitted || when == When::Always {
                 rate.charged.increment(amount);
+                is_charged |= amount > 0;
             }
+        }
+        if is_charged {
+            self.durable().await?;
         }
         Ok(outcome)
     }

@@ -39,6 +39,12 @@ pub struct RateLimits {
     spans: Option<Spans>,
 }
 
+/// A Commit whose charges count, but may not be durable yet.
+pub struct ChargedCommit {
+    charged: Result<CommitResponse, Status>,
+    begun: Instant,
+}
+
 impl RateLimits {
     /// Creates the services of a limiter.
     pub fn new(limiter: Arc<Limiter>) -> Self {
@@ -84,23 +90,32 @@ impl RateLimits {
     }
 
     /// Handles the commits that a call carries. They are copies, so the call is answered even if a commit
-    /// fails: the caller sends that commit again.
+    /// fails or is not durable yet: the caller sends that commit again.
     async fn carried(&self, call: &str, commits: Vec<CommitRequest>) {
         let mut commits = commits.into_iter();
         if let Some(first) = commits.next()
             && let Err(status) =
-                self.commit_timed(CommitRequest { further: commits.collect(), ..first }).await
+                self.charge(CommitRequest { further: commits.collect(), ..first }).await.charged
         {
             tracing::warn!(%status, call, "a call is answered before the commits that it carries");
         }
     }
 
-    /// Handles a Commit and records the latency.
-    pub async fn commit_timed(&self, request: CommitRequest) -> Result<CommitResponse, Status> {
+    /// Handles a Commit as far as later calls must see it. [`Self::acknowledge`] does the rest.
+    pub async fn charge(&self, request: CommitRequest) -> ChargedCommit {
         let now = Moment::now();
-        let answered = self.limiter.commit(request, now).await;
-        self.commit.record(now.instant.elapsed());
-        Ok(answered?)
+        let charged = self.limiter.commit(request, now).await;
+        ChargedCommit { charged: charged.map_err(Into::into), begun: now.instant }
+    }
+
+    /// Waits until the charges of a Commit are durable, and records the latency.
+    pub async fn acknowledge(&self, commit: ChargedCommit) -> Result<CommitResponse, Status> {
+        let durable = match commit.charged {
+            Ok(response) => self.limiter.durable().await.map(|()| response).map_err(Into::into),
+            Err(status) => Err(status),
+        };
+        self.commit.record(commit.begun.elapsed());
+        durable
     }
 
     /// Stores the records that a plan asks for, and returns the number of all records.
@@ -178,7 +193,8 @@ impl KuadrantService for RateLimits {
     }
 
     async fn commit(&self, request: Request<CommitRequest>) -> CallResult<CommitResponse> {
-        self.commit_timed(request.into_inner()).await.map(Response::new)
+        let charged = self.charge(request.into_inner()).await;
+        self.acknowledge(charged).await.map(Response::new)
     }
 }
 

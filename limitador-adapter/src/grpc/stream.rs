@@ -1,16 +1,19 @@
 //! Reserves and commits in one stream. Each request is answered separately, as soon as the ledger has
-//! answered. A Reserve waits only for the commits before it.
+//! answered. A Reserve waits only for the commits before it, and only until they count: if they are not
+//! durable yet, the Reserve of a message is answered first, and its commit in a second reply.
 
 use crate::grpc::rate_limits::RateLimits;
 use crate::grpc::services::weir::v1::reservation_service_server::ReservationService;
 use crate::grpc::workers::{Presence, Workers};
 use crate::spans::ReserveCall;
 use futures::future::{FutureExt, Shared};
-use futures::stream::{Stream, StreamExt, once};
+use futures::poll;
+use futures::stream::{Stream, StreamExt, iter, once};
 use protocol::wire::weir::v1::{ReserveAndCommitRequest, ReserveAndCommitResponse};
 use std::future::ready;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 use tonic::{Request, Response, Status, Streaming};
@@ -57,7 +60,7 @@ impl ReservationService for Reservations {
         // The guard is dropped with the stream. Then the worker no longer counts as present here.
         let mut presence: Option<Presence> = None;
         let answers = answers
-            .map(move |request| {
+            .flat_map_unordered(AT_ONCE, move |request| {
                 let (limits, workers) = (Arc::clone(&limits), Arc::clone(&workers));
                 let mut entered = None;
                 if presence.is_none() && !request.worker.is_empty() {
@@ -71,14 +74,18 @@ impl ReservationService for Reservations {
                     settled = Some(is_done.shared());
                     done
                 });
-                async move {
+                let replies = async move {
                     if let Some(worker) = entered {
                         workers.attend(&worker).await;
                     }
-                    Ok(answer(&limits, request, before, done).await)
-                }
+                    answer(limits, request, before, done).await
+                };
+                let replies = once(replies);
+                replies
+                    .flat_map(|(first, second)| once(ready(first)).chain(iter(second).then(|one| one)))
+                    .boxed()
             })
-            .buffer_unordered(AT_ONCE);
+            .map(Ok);
         let hello = once(ready(Ok(ReserveAndCommitResponse::default())));
         Ok(Response::new(Box::pin(hello.chain(answers))))
     }
@@ -87,17 +94,20 @@ impl ReservationService for Reservations {
 /// Resolves when every commit up to this message of the stream has been handled.
 type CommitsDone = Shared<oneshot::Receiver<()>>;
 
+/// A reply that waits until a commit is durable.
+type SecondReply = Pin<Box<dyn Future<Output = ReserveAndCommitResponse> + Send>>;
+
 async fn answer(
-    limits: &RateLimits,
+    limits: Arc<RateLimits>,
     request: ReserveAndCommitRequest,
     before: Option<CommitsDone>,
     done: Option<oneshot::Sender<()>>,
-) -> ReserveAndCommitResponse {
+) -> (ReserveAndCommitResponse, Option<SecondReply>) {
     let ReserveAndCommitRequest { number, reserve, commit, .. } = request;
-    let (commit, commit_status) = split(match commit {
-        Some(request) => Some(limits.commit_timed(request).await),
+    let commit = match commit {
+        Some(request) => Some(limits.charge(request).await),
         None => None,
-    });
+    };
     // If the earlier commits were dropped without an answer, there is nothing to wait for.
     if let Some(before) = before {
         drop(before.await);
@@ -110,7 +120,22 @@ async fn answer(
         Some(request) => Some(limits.reserve_timed(request, ReserveCall::Streamed).await),
         None => None,
     });
-    ReserveAndCommitResponse { number, reserve, commit, reserve_status, commit_status }
+    let is_reserve = reserve.is_some() || reserve_status != 0;
+    let reply = ReserveAndCommitResponse { number, reserve, reserve_status, ..Default::default() };
+    let Some(commit) = commit else { return (reply, None) };
+    let mut acknowledged: SecondReply = Box::pin(async move {
+        let (commit, commit_status) = split(Some(limits.acknowledge(commit).await));
+        ReserveAndCommitResponse { number, commit, commit_status, ..Default::default() }
+    });
+    if !is_reserve {
+        return (acknowledged.await, None);
+    }
+    match poll!(&mut acknowledged) {
+        Poll::Ready(ReserveAndCommitResponse { commit, commit_status, .. }) => {
+            (ReserveAndCommitResponse { commit, commit_status, ..reply }, None)
+        }
+        Poll::Pending => (reply, Some(acknowledged)),
+    }
 }
 
 /// Splits a result into the response and the status code.

@@ -7,11 +7,14 @@
 
 pub mod calendar;
 pub mod crossing;
+pub mod key_text;
 pub mod memory;
 pub mod moment;
 #[cfg(feature = "redis")]
 pub mod redis;
 pub mod shares;
+#[cfg(feature = "sqlite")]
+pub mod sqlite;
 pub mod stored;
 
 use crossing::{Crossing, WarnAt};
@@ -280,6 +283,17 @@ pub fn is_worker(name: &str) -> bool {
     name.len() == 32 && name.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
+/// What the data of a storage survives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// A restart of this process forgets everything.
+    UntilRestart,
+    /// A restart of this process loses nothing that was acknowledged.
+    Durable,
+    /// Another process keeps the data, and its configuration decides.
+    Elsewhere,
+}
+
 /// Stores holds and charges. Every call is atomic: no other call sees a partial change.
 #[tonic::async_trait]
 pub trait Ledger: Send + Sync {
@@ -327,6 +341,14 @@ pub trait Ledger: Send + Sync {
     async fn sweep(&self, now: Moment) -> Result<(), Unavailable>;
     /// Fails if the storage cannot take holds now.
     async fn ready(&self) -> Result<(), Unavailable>;
+    /// Waits until everything that earlier calls have changed survives a crash of this process. Do not
+    /// acknowledge a charge before: a caller that repeats it after a failure must find it exactly once.
+    async fn durable(&self) -> Result<(), Unavailable>;
+    /// Returns what the data survives.
+    fn durability(&self) -> Durability;
+    /// Returns since when the storage has been counting without a loss, as time since 1970. `None` if the
+    /// storage does not know.
+    fn counting_since(&self) -> Option<Duration>;
     /// Removes and returns the thresholds that charges have reached. Each is returned once per bucket and
     /// window, over all ledgers that share the storage: by the ledger that made the charge. If the storage's
     /// reply to a charge is lost, its crossings are lost too.

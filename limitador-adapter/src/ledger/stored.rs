@@ -35,6 +35,12 @@ impl StoredId {
         Self(digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect())
     }
 
+    /// Returns the id with these digits.
+    #[cfg(feature = "sqlite")]
+    pub(super) fn recorded(digits: String) -> Self {
+        Self(digits)
+    }
+
     /// Returns 32 hexadecimal digits.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -1,6 +1,7 @@
 //! Where records are kept, as given to `--usage`. Errors and `Debug` never repeat any part of a URL.
 
 use crate::secret::Secret;
+use crate::sqlite_path::{self, SqlitePathError};
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -27,22 +28,16 @@ pub enum UsageLocationError {
     /// An unknown scheme.
     #[error("is not a store; use sqlite:PATH or postgres://USER@HOST[:PORT]/DATABASE")]
     Scheme,
-    #[error("has no path; use sqlite:PATH")]
-    NoPath,
-    #[error("needs a file; a database in memory would lose all records")]
-    InMemory,
+    #[error("{0}; use sqlite:PATH")]
+    Sqlite(SqlitePathError),
 }
 
 impl FromStr for UsageLocation {
     type Err = UsageLocationError;
 
     fn from_str(text: &str) -> Result<Self, UsageLocationError> {
-        if let Some(path) = text.strip_prefix("sqlite:") {
-            return match path.strip_prefix("//").unwrap_or(path) {
-                "" => Err(UsageLocationError::NoPath),
-                path if path.starts_with(":memory:") => Err(UsageLocationError::InMemory),
-                path => Ok(Self::Sqlite(PathBuf::from(path))),
-            };
+        if let Some(path) = sqlite_path::parse(text) {
+            return path.map(Self::Sqlite).map_err(UsageLocationError::Sqlite);
         }
         if text.starts_with("postgres://") || text.starts_with("postgresql://") {
             return Ok(Self::Postgres(Secret::new(text)));
@@ -57,16 +52,13 @@ mod tests {
 
     #[test]
     fn locations() {
-        let sqlite = |path: &str| Ok(UsageLocation::Sqlite(PathBuf::from(path)));
-        assert_eq!("sqlite:/var/lib/weir/usage.db".parse(), sqlite("/var/lib/weir/usage.db"));
-        assert_eq!("sqlite:///var/lib/usage.db".parse(), sqlite("/var/lib/usage.db"));
-        assert_eq!("sqlite:usage.db".parse(), sqlite("usage.db"));
+        assert_eq!("sqlite:usage.db".parse(), Ok(UsageLocation::Sqlite(PathBuf::from("usage.db"))));
         let url = "postgres://weir:hunter2@db/usage";
         assert_eq!(url.parse(), Ok(UsageLocation::Postgres(Secret::new(url))));
         assert!(!format!("{:?}", url.parse::<UsageLocation>()).contains("hunter2"));
         for (wrong, error) in [
-            ("sqlite:", UsageLocationError::NoPath),
-            ("sqlite::memory:", UsageLocationError::InMemory),
+            ("sqlite:", UsageLocationError::Sqlite(SqlitePathError::Missing)),
+            ("sqlite::memory:", UsageLocationError::Sqlite(SqlitePathError::InMemory)),
             ("mysql://u:hunter2@db", UsageLocationError::Scheme),
             ("", UsageLocationError::Scheme),
         ] {

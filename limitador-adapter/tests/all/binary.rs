@@ -101,6 +101,7 @@ fn what_cannot_be_served_is_told() {
         run(&["--policies", "none.yaml"]),
         run(&["--policies", "a.yaml", "--storage", "redis://one,another"]),
         run(&["--policies", "a.yaml", "--storage", "memori"]),
+        run(&["--policies", "a.yaml", "--storage", "sqlite:"]),
         run(&["--policies", "a.yaml", "--grpc-listen", &address, "--http-listen", "127.0.0.1:0"]),
     ];
     let without_log = all.map(|told| {
@@ -128,7 +129,7 @@ impl Running {
         let (grpc, http) = (free(), free());
         let mut command = adapter();
         command.args(["serve", "--http-listen", &http.to_string()]).env("WEIR_GRPC_LISTEN", grpc.to_string());
-        command.env("WEIR_POLICIES", policies).stderr(Stdio::null());
+        command.env("WEIR_POLICIES", policies).current_dir(policies).stderr(Stdio::null());
         let mut running = Self { process: command.spawn().unwrap(), http };
         let start = Instant::now();
         while !running.is_ready() {

@@ -1,6 +1,8 @@
 //! The HTTP endpoints, and the auxiliary gRPC services.
 
 use crate::server::{POLICY, Server, reserve, whole};
+use jiff::Timestamp;
+use limitador_adapter::admin::http::FORGETS;
 use limitador_adapter::cli::Storage;
 use protocol::wire::weir::v1::GetPlanRequest;
 use serde_json::json;
@@ -22,13 +24,16 @@ async fn the_counters_are_those_of_the_contract() {
     let alice = json!({"auth.identity.userid": "alice"});
     let resets = told[1]["resetsInSeconds"].as_u64().unwrap();
     assert!((50..=60).contains(&resets));
+    let since = &told[0]["countingSince"];
+    let begun = since.as_str().unwrap().parse::<Timestamp>().unwrap();
+    assert!((0..=60).contains(&begun.until(Timestamp::now()).unwrap().get_seconds()), "{since}");
     let wanted = json!([
         {"policy": "default/llm", "limit": "all", "unit": "tokens", "window": "24h", "counters": {}, "max": 100_000, "used": 0,
-         "held": 400, "granted": 0, "remaining": 99_600, "resetsInSeconds": 86_400},
+         "held": 400, "granted": 0, "remaining": 99_600, "resetsInSeconds": 86_400, "countingSince": since},
         {"policy": "default/llm", "limit": "free", "unit": "requests", "window": "1m", "counters": alice, "max": 3, "used": 1,
-         "held": 0, "granted": 0, "remaining": 2, "resetsInSeconds": resets},
+         "held": 0, "granted": 0, "remaining": 2, "resetsInSeconds": resets, "countingSince": since},
         {"policy": "default/llm", "limit": "free", "unit": "tokens", "window": "1h", "counters": alice, "max": 1000, "used": 0,
-         "held": 400, "granted": 0, "remaining": 600, "resetsInSeconds": 3600},
+         "held": 400, "granted": 0, "remaining": 600, "resetsInSeconds": 3600, "countingSince": since},
     ]);
     assert_eq!(told, wanted);
     assert_eq!(server.metric("weir_holds").await, 2.0);
@@ -77,7 +82,7 @@ async fn counters_of_limits_that_are_gone_are_told_until_their_window_ends() {
         tokio::task::yield_now().await;
     };
     let wanted = json!({"policy": "default/llm", "limit": "all", "unit": "tokens", "window": "24h", "counters": {}, "used": 0,
-        "held": 400, "granted": 0, "resetsInSeconds": 86_400, "inForce": false});
+        "held": 400, "granted": 0, "resetsInSeconds": 86_400, "countingSince": told[0]["countingSince"], "inForce": false});
     assert_eq!(told[0], wanted);
     assert_eq!(told.as_array().unwrap().len(), 3);
 }
@@ -105,7 +110,7 @@ async fn health_and_what_is_not_there() {
     let server = Server::start(&[]).await;
     for (path, status, body) in [
         ("/healthz", 200, "ok\n"),
-        ("/readyz", 200, "ok\n"),
+        ("/readyz", 200, &format!("ok, but {FORGETS}\n")),
         ("/api/counters", 200, "[]"),
         ("/api/policies", 200, "[]"),
         ("/nothing", 404, ""),

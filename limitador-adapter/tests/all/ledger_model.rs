@@ -1,5 +1,6 @@
 //! For any policy and any order of calls and times, every storage agrees with a simple model.
 
+use crate::restarted::RestartedLedger;
 use crate::storages::in_redis_of_a_clock_ahead;
 use e2e::redis::Redis;
 use jiff::tz::TimeZoneDatabase;
@@ -502,12 +503,13 @@ fn named(age: u32, id: u8) -> String {
 
 /// Plays a story on adapters that share a storage. Each call goes to another adapter. Compares everything
 /// observable after each call.
-async fn play(adapters: &[Arc<dyn Ledger>], story: &Story, check: impl Fn(&Model)) {
+async fn play(adapters: impl Fn(Moment) -> Vec<Arc<dyn Ledger>>, story: &Story, check: impl Fn(&Model)) {
     let Story { before_change, policy, steps } = story;
     let begun = Moment::now();
     // The steps are whole seconds, so the time is one too.
     let second = before_change.map_or_else(|| begun.unix.as_secs() + 1, before_the_next_change);
     let begun = Moment { unix: Duration::from_secs(second), ..begun };
+    let adapters = &adapters(begun);
     let at = |model: &Model| begun + Duration::from_secs(model.now - begun.unix.as_secs());
     let mut model = Model { now: begun.unix.as_secs(), ..Model::default() };
     for (idempotency, step) in steps.iter().enumerate() {
@@ -685,18 +687,18 @@ fn within_every_limit(policy: &[Rate]) -> impl Fn(&Model) {
 }
 
 /// Plays this many stories, each on new adapters.
-fn every_story(cases: u32, adapters: impl Fn() -> Vec<Arc<dyn Ledger>>) {
+fn every_story(cases: u32, adapters: impl Fn(Moment) -> Vec<Arc<dyn Ledger>>) {
     let runtime = Runtime::new().unwrap();
     let config = || ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() };
     TestRunner::new(config())
         .run(&story(), |story| {
-            runtime.block_on(play(&adapters(), &story, |_| {}));
+            runtime.block_on(play(&adapters, &story, |_| {}));
             Ok(())
         })
         .unwrap();
     TestRunner::new(config())
         .run(&story().prop_map(exact), |story| {
-            runtime.block_on(play(&adapters(), &story, within_every_limit(&story.policy)));
+            runtime.block_on(play(&adapters, &story, within_every_limit(&story.policy)));
             Ok(())
         })
         .unwrap();
@@ -704,15 +706,20 @@ fn every_story(cases: u32, adapters: impl Fn() -> Vec<Arc<dyn Ledger>>) {
 
 #[test]
 fn any_story_in_memory_agrees_with_the_model() {
-    every_story(500, || vec![Arc::new(MemoryLedger::new(1000_usize, Moment::now()))]);
+    every_story(500, |_| vec![Arc::new(MemoryLedger::new(1000_usize, Moment::now()))]);
 }
 
 #[test]
 fn any_story_of_two_adapters_on_one_redis_agrees_with_the_model() {
     let redis = Redis::start();
-    every_story(300, || {
+    every_story(300, |_| {
         redis.command(&["FLUSHALL"]);
         // The clock of the second adapter is wrong.
         (0..2).map(|one| in_redis_of_a_clock_ahead(&redis, 0, 1000, one * 40 * 86_400_000)).collect()
     });
+}
+
+#[test]
+fn any_story_of_an_adapter_that_restarts_agrees_with_the_model() {
+    every_story(40, |begun| vec![Arc::new(RestartedLedger::new(begun))]);
 }

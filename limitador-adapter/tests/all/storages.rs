@@ -6,16 +6,25 @@ use limitador_adapter::ledger::Ledger;
 use limitador_adapter::ledger::memory::MemoryLedger;
 use limitador_adapter::ledger::moment::Moment;
 use limitador_adapter::ledger::redis::{MAX_AMOUNT, RedisLedger};
+use limitador_adapter::ledger::sqlite::SqliteLedger;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
+use tempfile::TempDir;
 
 pub enum Storage {
     Memory,
+    /// A folder, and the name of its next file.
+    Sqlite(TempDir, AtomicU16),
     /// A Redis, and its next empty database.
     Redis(Redis, AtomicU16),
 }
 
 impl Storage {
+    pub fn sqlite() -> Self {
+        Self::Sqlite(tempfile::tempdir().unwrap(), AtomicU16::new(0))
+    }
+
     pub fn redis() -> Self {
         Self::Redis(Redis::start(), AtomicU16::new(0))
     }
@@ -25,6 +34,10 @@ impl Storage {
         let now = Moment::now();
         match self {
             Self::Memory => (Arc::new(MemoryLedger::new(at_most, now)), now),
+            Self::Sqlite(folder, file) => {
+                let path = folder.path().join(file.fetch_add(1, Ordering::Relaxed).to_string());
+                (Arc::new(in_sqlite(&path, at_most, now)), now)
+            }
             Self::Redis(redis, database) => {
                 (in_redis(redis, database.fetch_add(1, Ordering::Relaxed), at_most), now)
             }
@@ -34,10 +47,15 @@ impl Storage {
     /// Returns the largest amount that the storage can count.
     pub fn most(&self) -> u64 {
         match self {
-            Self::Memory => u64::MAX,
+            Self::Memory | Self::Sqlite(..) => u64::MAX,
             Self::Redis(..) => MAX_AMOUNT,
         }
     }
+}
+
+/// Opens a ledger in a file. Its own clock stands still, so that times survive a reopening exactly.
+pub fn in_sqlite(path: &Path, at_most: usize, now: Moment) -> SqliteLedger {
+    SqliteLedger::open_with(path, at_most, Arc::new(move || now)).unwrap()
 }
 
 /// Returns the ledger of one adapter in Redis. It uses the callers' time.
@@ -65,6 +83,13 @@ macro_rules! on_every_storage {
             $(#[tokio::test(flavor = "multi_thread")]
             async fn $name() {
                 super::$name(crate::storages::Storage::Memory).await;
+            })*
+        }
+
+        mod sqlite {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $name() {
+                super::$name(crate::storages::Storage::sqlite()).await;
             })*
         }
 

@@ -6,6 +6,7 @@ use limitador_adapter::cli::Storage;
 use protocol::wire::envoy::service::ratelimit::v3::rate_limit_response::Code;
 use protocol::wire::kuadrant::service::ratelimit::v1::ReserveRequest;
 use protocol::wire::weir::v1::{ReserveAndCommitRequest, ReserveAndCommitResponse};
+use rusqlite::Connection;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
@@ -49,6 +50,28 @@ async fn each_request_is_answered_by_its_number() {
     assert_eq!((answer.number, answer.reserve.unwrap().code()), (8, Code::Ok));
     assert_eq!(answer.commit.unwrap().settled, 1);
     assert_eq!(server.books("free", "tokens").await, [(150, 400)]);
+}
+
+#[tokio::test]
+async fn a_reserve_does_not_wait_until_the_commit_beside_it_is_durable() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("counters.db");
+    let server = Server::patient(Storage::Sqlite(file.clone()), Duration::from_secs(35)).await;
+    let mut stream = Stream::open(&server).await;
+    stream.requests.send(holding(1, "a")).unwrap();
+    assert_eq!(stream.hear().await.unwrap().reserve.unwrap().code(), Code::Ok);
+    // While another program locks the file, nothing can be written.
+    let other = Connection::open(file).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let both = ReserveAndCommitRequest { commit: Some(commit("a", whole(150, 1))), ..holding(2, "b") };
+    stream.requests.send(both).unwrap();
+    let first = stream.hear().await.unwrap();
+    assert_eq!((first.number, first.reserve.unwrap().statuses[0].remaining), (2, 450));
+    assert_eq!((first.commit, first.commit_status), (None, 0));
+    other.execute_batch("ROLLBACK").unwrap();
+    let second = stream.hear().await.unwrap();
+    assert_eq!((second.number, second.reserve, second.reserve_status), (2, None, 0));
+    assert_eq!(second.commit.unwrap().settled, 1);
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@ use e2e::certificates::Authority;
 use e2e::postgres::{PASSWORD, Postgres};
 use jiff::Timestamp;
 use jiff::civil::Date;
+use limitador_adapter::admin::http::FORGETS;
 use limitador_adapter::cli::{Storage, UsageStoreArgs};
 use limitador_adapter::metrics::AdapterMetrics;
 use limitador_adapter::usage::query::{TotalsQuery, UsageTotal};
@@ -348,7 +349,7 @@ async fn an_adapter_serves_records(database: Database) {
     assert_eq!(server.metric("weir_usage_records_total{outcome=\"written\"}").await, 2.0);
     assert_eq!(server.metric("weir_usage_records_total{outcome=\"repeated\"}").await, 2.0);
     assert_eq!(server.metric("weir_usage_store_up").await, 1.0);
-    assert_eq!(server.get("/readyz").await, (200, "ok\n".to_owned()));
+    assert_eq!(server.get("/readyz").await, (200, format!("ok, but {FORGETS}\n")));
 
     // The command asks the adapter.
     let url = format!("http://127.0.0.1:{}", server.serving.http.port());
@@ -531,7 +532,7 @@ fn a_wrong_store_is_reported_without_its_password() {
             store,
         ]);
         let folder = crate::binary::folder(&[("llm.yaml", POLICY)]);
-        let output = command.arg("--policies").arg(folder.path()).output().unwrap();
+        let output = command.args(["--policies", "."]).current_dir(folder.path()).output().unwrap();
         let error = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(!output.status.success() && error.contains("--usage"), "{store}: {error}");
         assert!(!error.contains("hunter2"), "{store}: {error}");

@@ -302,7 +302,7 @@ async fn holds_and_limits_without_thresholds_never_warn(storage: Storage) {
 async fn of_sixty_four_charges_at_once_each_threshold_warns_once(storage: Storage) {
     let (one, now) = storage.ledger(100).await;
     let other = match &storage {
-        Storage::Memory => Arc::clone(&one),
+        Storage::Memory | Storage::Sqlite(..) => Arc::clone(&one),
         Storage::Redis(redis, _) => in_redis(redis, 0, 100),
     };
     let percents: Vec<u64> = vec![10, 25, 50, 80, 90, 95, 99, 100];

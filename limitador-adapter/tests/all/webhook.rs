@@ -12,10 +12,9 @@ use e2e::redis::Redis;
 use e2e::wait;
 use limitador_adapter::cli::{ServeArgs, Storage};
 use limitador_adapter::grpc::services::kuadrant::service::ratelimit::v1::rate_limit_service_client::RateLimitServiceClient;
-use limitador_adapter::ledger::LedgerSize;
 use limitador_adapter::ledger::crossing::Crossing;
 use limitador_adapter::ledger::moment::Moment;
-use limitador_adapter::metrics::AdapterMetrics;
+use limitador_adapter::metrics::{AdapterMetrics, StorageState};
 use limitador_adapter::warnings::event::WarningEvent;
 use limitador_adapter::warnings::webhook::{Attempts, Webhook, WebhookQueue};
 use policy::model::{Threshold, Unit};
@@ -104,7 +103,7 @@ fn event(used: u64) -> WarningEvent {
 
 /// Returns the number of deliveries with this outcome.
 fn deliveries(metrics: &AdapterMetrics, outcome: &str) -> u64 {
-    let text = metrics.render(Some(LedgerSize::default()), false);
+    let text = metrics.render(&StorageState::default());
     let start = format!("weir_webhook_deliveries_total{{outcome=\"{outcome}\"}} ");
     text.lines().find_map(|line| line.strip_prefix(&start)).unwrap().parse().unwrap()
 }
@@ -316,7 +315,7 @@ async fn https_trusts_the_machine_s_certificates_and_the_log_hides_the_url() {
     let url = format!("https://localhost:{}/hunter2", listener.local_addr().unwrap().port());
     let (grpc, http) = (free_port(), free_port());
     let mut command = adapter();
-    command.args(["serve", "--policies"]).arg(folder.path().join("llm.yaml"));
+    command.args(["serve", "--policies", "llm.yaml"]).current_dir(folder.path());
     command.args(["--grpc-listen", &format!("127.0.0.1:{grpc}")]);
     command.args(["--http-listen", &format!("127.0.0.1:{http}")]);
     command.env("SSL_CERT_FILE", certificates).env("WEIR_WEBHOOK", url).env("WEIR_LOG", "debug");

@@ -1,9 +1,10 @@
 use crate::{code, codes, docs, head, page, table};
 use engine::metric::table::METRICS as OF_FILTER;
 use limitador_adapter::ledger::{LedgerSize, StorageBytes};
-use limitador_adapter::metrics::{AdapterMetrics, METRICS as OF_ADAPTER, MetricKind};
+use limitador_adapter::metrics::{AdapterMetrics, METRICS as OF_ADAPTER, MetricKind, StorageState};
 use policy::model::{Threshold, Unit};
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 #[test]
 fn the_page_of_metrics() {
@@ -59,7 +60,9 @@ fn exported() -> BTreeSet<String> {
         bytes: Some(StorageBytes { used: 1, most: 2 }),
         ..LedgerSize::default()
     };
-    let text = metrics.render(Some(size), false);
+    let since = Some(Duration::from_secs(1));
+    let state = StorageState { size: Some(size), is_up: true, is_full: false, since };
+    let text = metrics.render(&state);
     let name = |line: &str| line.strip_prefix("# TYPE ")?.split(' ').next().map(str::to_owned);
     text.lines().filter_map(name).collect()
 }

@@ -17,7 +17,7 @@ app.kubernetes.io/part-of: weir
 {{- if kindIs "invalid" .Values.replicas -}}
 {{ ternary 2 1 $isRedis }}
 {{- else if and (gt (int .Values.replicas) 1) (not $isRedis) -}}
-{{- fail "replicas is more than 1 with storage.type memory: each replica would count by itself. Set storage.type to redis" -}}
+{{- fail (printf "replicas is more than 1 with storage.type %s: each replica would count by itself. Set storage.type to redis" .Values.storage.type) -}}
 {{- else -}}
 {{ int .Values.replicas }}
 {{- end -}}

@@ -3,8 +3,11 @@
 //! up a bucket by its key once and then uses its index. An index stays valid while the bucket has holds or a
 //! running window.
 
+#[cfg(feature = "sqlite")]
+pub mod record;
 mod warned;
 
+use super::changes::ChangeSet;
 use super::counters::{Counters, WindowUsage};
 use super::sliding::{SLOTS_BYTES, SlidingUsage};
 use crate::ledger::crossing::{Crossings, WarnAt};
@@ -74,6 +77,8 @@ struct RunningWindow {
     warned: WarnedThresholds,
     /// The end of the window. The end of a sliding window may have moved since.
     end: Instant,
+    /// The end of a calendar period, as time since 1970. `None` for other windows.
+    period_end: Option<Duration>,
     serial: WindowId,
 }
 
@@ -115,6 +120,9 @@ pub struct MemoryBuckets {
     shares: Shares,
     /// Receives the thresholds that charges reach.
     crossings: Arc<Crossings>,
+    /// The buckets whose window has changed, and those that are new or gone. Holds are recorded with their
+    /// reservations.
+    changed: ChangeSet<BucketIndex>,
 }
 
 impl MemoryBucket {
@@ -157,6 +165,7 @@ impl MemoryBuckets {
             windows: 0,
             shares: Shares::new(capacity),
             crossings,
+            changed: ChangeSet::default(),
         }
     }
 
@@ -202,6 +211,7 @@ impl MemoryBuckets {
         let bucket = MemoryBucket { key: Arc::clone(key), cost, held: 0, holds: 0, window: None };
         let place = self.buckets.insert(bucket);
         self.places.insert(Arc::clone(key), place);
+        self.changed.note(place);
         place
     }
 
@@ -264,6 +274,7 @@ impl MemoryBuckets {
             return Ok(0);
         }
         self.start_window(place, now)?;
+        self.changed.note(place);
         let Some(window) = self.buckets.get_mut(place).and_then(|bucket| bucket.window.as_mut()) else {
             return Ok(0);
         };
@@ -297,16 +308,20 @@ impl MemoryBuckets {
             }
         };
         self.windows = self.windows.wrapping_add(1);
-        let (end, serial) = (after(now, now.until_end_of(&bucket.key.window)), self.windows);
+        let length = now.until_end_of(&bucket.key.window);
+        let (end, serial) = (after(now, length), self.windows);
+        let period_end =
+            matches!(bucket.key.window, Window::Period(..)).then(|| now.unix.saturating_add(length));
         self.ends.insert((end, serial), place);
-        bucket.window =
-            Some(RunningWindow { usage, granted: 0, warned: WarnedThresholds::default(), end, serial });
+        let warned = WarnedThresholds::default();
+        bucket.window = Some(RunningWindow { usage, granted: 0, warned, end, period_end, serial });
         Ok(())
     }
 
     /// Raises a bucket's maximum in the current window. Starts a window if none is running.
     pub fn grant(&mut self, place: BucketIndex, amount: u64, now: Moment) -> Result<(), Unavailable> {
         self.start_window(place, now)?;
+        self.changed.note(place);
         if let Some(window) = self.buckets.get_mut(place).and_then(|bucket| bucket.window.as_mut()) {
             window.granted = window.granted.saturating_add(amount);
         }
@@ -318,13 +333,14 @@ impl MemoryBuckets {
         let Some(bucket) = self.buckets.get_mut(place) else { return Ok(false) };
         let is_marked = bucket.used(now) > 0 || bucket.granted(now) > 0;
         let Some(window) = bucket.window.take() else { return Ok(false) };
-        self.drop_window(window)?;
+        self.drop_window(place, window)?;
         self.forget_if_empty(place);
         Ok(is_marked)
     }
 
     /// Refunds a charge if its window is still running. A later window does not include the charge.
     pub fn refund(&mut self, place: BucketIndex, amount: u64, charged_in: WindowId) {
+        self.changed.note(place);
         let window = self.buckets.get_mut(place).and_then(|bucket| bucket.window.as_mut());
         match window.map(|window| (window.serial, &mut window.usage)) {
             Some((serial, BucketUsage::Fixed { refunded, .. })) if serial == charged_in => {
@@ -416,10 +432,11 @@ impl MemoryBuckets {
             .buckets
             .get_mut(place)
             .and_then(|bucket| bucket.window.take_if(|window| window.end(now) <= now.instant));
-        window.map_or(Ok(()), |window| self.drop_window(window))
+        window.map_or(Ok(()), |window| self.drop_window(place, window))
     }
 
-    fn drop_window(&mut self, window: RunningWindow) -> Result<(), Unavailable> {
+    fn drop_window(&mut self, place: BucketIndex, window: RunningWindow) -> Result<(), Unavailable> {
+        self.changed.note(place);
         self.ends.remove(&(window.end, window.serial));
         match window.usage {
             BucketUsage::Fixed { counted, .. } => self.counters.end(counted),
@@ -431,6 +448,7 @@ impl MemoryBuckets {
     fn forget_if_empty(&mut self, place: BucketIndex) {
         if self.buckets.get(place).is_some_and(|bucket| bucket.holds == 0 && bucket.window.is_none()) {
             let bucket = self.buckets.remove(place);
+            self.changed.note(place);
             self.places.remove(&bucket.key);
             self.shares.give_back(&bucket.key.limit, bucket.cost);
         }

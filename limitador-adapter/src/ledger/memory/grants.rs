@@ -1,6 +1,7 @@
 //! The grants of the in-memory ledger. Each id takes effect once.
 
 use super::buckets::after;
+use super::changes::ChangeSet;
 use super::state::MemoryState;
 use crate::ledger::moment::Moment;
 use crate::ledger::{CounterReading, GRANT_REMEMBERED, Grant, Granted, Unavailable};
@@ -13,18 +14,21 @@ const MAX_IDS: usize = 1 << 16;
 
 /// The ids of grants, and when each may be forgotten.
 #[derive(Default)]
-pub struct GrantIds(HashMap<u64, Instant>);
+pub struct GrantIds {
+    pub ends: HashMap<u64, Instant>,
+    pub changed: ChangeSet<u64>,
+}
 
 impl GrantIds {
     fn knows(&self, id: u64, now: Moment) -> bool {
-        self.0.get(&id).is_some_and(|until| *until > now.instant)
+        self.ends.get(&id).is_some_and(|until| *until > now.instant)
     }
 
     fn has_room(&mut self, now: Moment) -> bool {
-        if self.0.len() >= MAX_IDS {
-            self.0.retain(|_, until| *until > now.instant);
+        if self.ends.len() >= MAX_IDS {
+            self.ends.retain(|_, until| *until > now.instant);
         }
-        self.0.len() < MAX_IDS
+        self.ends.len() < MAX_IDS
     }
 }
 
@@ -49,7 +53,8 @@ impl MemoryState {
         let reading = reading.unwrap_or(none);
         if !is_repeated {
             let until = after(now, reading.reset.unwrap_or_default().saturating_add(GRANT_REMEMBERED));
-            self.grants.0.insert(id, until);
+            self.grants.ends.insert(id, until);
+            self.grants.changed.note(id);
         }
         Ok(Granted { reading, is_repeated })
     }

@@ -6,46 +6,52 @@
 
 mod buckets;
 pub mod budget;
+mod changes;
 mod counters;
 mod grants;
+mod id_hash;
+#[cfg(feature = "sqlite")]
+pub mod record;
+#[cfg(feature = "sqlite")]
+pub mod recording;
 mod settled_ids;
 mod sliding;
 mod state;
 mod stored;
+mod workers;
 
 use crate::ledger::crossing::{Crossing, Crossings};
+use crate::ledger::key_text;
 use crate::ledger::moment::Moment;
 use crate::ledger::shares::Capacity;
 use crate::ledger::stored::{CreationCharge, Parking, Seen, Sighting, StoredId, StoredResult};
 use crate::ledger::{
-    Charge, CounterReading, Grant, Granted, Hit, Hold, Idempotency, Key, Ledger, LedgerOutcome, LedgerSize,
-    Raised, RaisedHold, Settled, StorageBytes, Unavailable, When, is_empty, is_worker, worker_of,
+    Charge, CounterReading, Durability, Grant, Granted, Hit, Hold, Idempotency, Key, Ledger, LedgerOutcome,
+    LedgerSize, Raised, RaisedHold, Settled, StorageBytes, Unavailable, When, is_empty, is_worker, worker_of,
 };
 use buckets::{Admission, BucketIndex};
+use id_hash::IdHash;
 use state::{MemoryState, Taken, Want, all_admitted};
-use std::collections::{HashMap, HashSet};
-use std::hash::{BuildHasher, RandomState};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use workers::AttendedWorkers;
 
 /// The number of expired windows that each call ends at most. This keeps up with any traffic without delaying
 /// a caller for long.
 const SWEEP_IN_PASSING: usize = 4;
-
-/// The maximum number of tracked workers. This is enough for thousands of gateways.
-const MAX_WORKERS: usize = 1 << 16;
 
 /// The number of windows, readings or reservations to process per lock when traversing the whole ledger.
 const BATCH: usize = 512;
 
 /// Holds and charges in this process's memory.
 pub struct MemoryLedger {
-    ids: RandomState,
+    ids: IdHash,
     state: Mutex<MemoryState>,
-    /// The time after which each worker counts as gone.
-    workers: Mutex<HashMap<u64, Instant>>,
+    workers: Mutex<AttendedWorkers>,
     crossings: Arc<Crossings>,
+    /// When it began to count, as time since 1970.
+    since: Duration,
 }
 
 impl MemoryLedger {
@@ -53,12 +59,13 @@ impl MemoryLedger {
     pub fn new(capacity: impl Into<Capacity>, now: Moment) -> Self {
         let crossings = Arc::<Crossings>::default();
         let state = MemoryState::new(capacity.into(), Arc::clone(&crossings), now);
-        Self { ids: RandomState::new(), state: Mutex::new(state), workers: Mutex::default(), crossings }
+        let (ids, workers) = (IdHash::random(), Mutex::default());
+        Self { ids, state: Mutex::new(state), workers, crossings, since: now.unix }
     }
 
     pub fn reserve(&self, id: &str, holds: Vec<Hold>, now: Moment) -> Result<LedgerOutcome, Unavailable> {
         let worker = self.worker(worker_of(id));
-        let id = self.ids.hash_one(id);
+        let id = self.ids.of(&[id]);
         let mut state = self.at(now)?;
         let idempotency = match (state.live.contains_key(&id), state.archive.knows(id, now.instant)) {
             (true, _) => Idempotency::Repeated,
@@ -97,12 +104,12 @@ impl MemoryLedger {
     }
 
     pub fn raise(&self, id: &str, holds: &[RaisedHold], now: Moment) -> Result<Raised, Unavailable> {
-        let name = self.ids.hash_one(id);
+        let name = self.ids.of(&[id]);
         Ok(self.at(now)?.raise(name, holds, now))
     }
 
     pub fn commit(&self, id: &str, charges: &[Charge], now: Moment) -> Result<Settled, Unavailable> {
-        let name = self.ids.hash_one(id);
+        let name = self.ids.of(&[id]);
         let mut state = self.at(now)?;
         let Some((settled, holds, charged)) = state.end(name, now) else {
             return Ok(Settled::AlreadySettled);
@@ -123,7 +130,7 @@ impl MemoryLedger {
         charges: &[CreationCharge],
         now: Moment,
     ) -> Result<Parking, Unavailable> {
-        let name = self.ids.hash_one(id);
+        let name = self.ids.of(&[id]);
         let stored = self.stored(&result.id);
         let mut state = self.at(now)?;
         let ended = if state.stored.is_of(stored, name) { None } else { state.end(name, now) };
@@ -138,7 +145,7 @@ impl MemoryLedger {
     }
 
     fn stored(&self, id: &StoredId) -> u64 {
-        self.ids.hash_one(id)
+        self.ids.of(&[id.as_str()])
     }
 
     pub fn hit(&self, hits: &[Hit], now: Moment) -> Result<LedgerOutcome, Unavailable> {
@@ -180,7 +187,7 @@ impl MemoryLedger {
     }
 
     pub fn grant(&self, grant: &Grant, now: Moment) -> Result<Granted, Unavailable> {
-        let id = self.ids.hash_one((&grant.key, &grant.id));
+        let id = self.ids.of(&[&key_text::of(&grant.key), &grant.id]);
         self.at(now)?.grant(grant, id, now)
     }
 
@@ -221,25 +228,14 @@ impl MemoryLedger {
     }
 
     pub fn attend(&self, workers: &[String], lives: Duration, now: Moment) {
-        let until = now.instant.checked_add(lives).unwrap_or(now.instant);
-        let mut known = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known_workers();
         for worker in workers.iter().filter(|worker| is_worker(worker)) {
-            let name = self.worker(Some(worker));
-            if known.len() < MAX_WORKERS || known.contains_key(&name) {
-                known.insert(name, until);
-            }
+            known.attend(self.worker(Some(worker)), lives, now);
         }
     }
 
     pub fn release_gone(&self, now: Moment) -> usize {
-        let mut gone = HashSet::new();
-        self.workers.lock().unwrap_or_else(PoisonError::into_inner).retain(|worker, until| {
-            let lives = *until > now.instant;
-            if !lives {
-                gone.insert(*worker);
-            }
-            lives
-        });
+        let gone = self.known_workers().take_gone(now);
         let (mut released, mut last) = (0, None);
         while !gone.is_empty() {
             let (of_batch, next) = self.lock().release_of(&gone, last, BATCH, now);
@@ -254,7 +250,11 @@ impl MemoryLedger {
 
     /// Returns the hash that identifies a worker, or 0 if there is no name.
     fn worker(&self, name: Option<&str>) -> u64 {
-        name.map_or(0, |name| self.ids.hash_one(name).max(1))
+        name.map_or(0, |name| self.ids.of(&[name]).max(1))
+    }
+
+    fn known_workers(&self) -> MutexGuard<'_, AttendedWorkers> {
+        self.workers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// If a thread panicked while it held the lock, later calls still work. No code under the lock is
@@ -325,6 +325,15 @@ impl Ledger for MemoryLedger {
     }
     async fn ready(&self) -> Result<(), Unavailable> {
         Ok(())
+    }
+    async fn durable(&self) -> Result<(), Unavailable> {
+        Ok(())
+    }
+    fn durability(&self) -> Durability {
+        Durability::UntilRestart
+    }
+    fn counting_since(&self) -> Option<Duration> {
+        Some(self.since)
     }
     fn take_crossings(&self) -> Vec<Crossing> {
         self.crossings.take()

@@ -2,6 +2,9 @@
 //! The memory is bounded by two generations: when the younger one is full or old enough, the older one is
 //! dropped as a whole. Reservations that were settled without a charge are remembered for only a few seconds.
 
+#[cfg(feature = "sqlite")]
+pub mod record;
+
 use super::buckets::{BucketIndex, WindowId};
 use crate::ledger::{Key, REMEMBERED_BRIEFLY};
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -79,6 +82,16 @@ impl Generation {
     }
 }
 
+/// The ids that have ended since they were last recorded.
+#[derive(Default)]
+struct EndedIds {
+    settled: Vec<Id>,
+    /// The ids that were settled without a charge, and when each may be forgotten.
+    brief: Vec<(Id, Instant)>,
+    /// The ids that have lapsed, and those of them that were taken.
+    lapsed: HashSet<Id>,
+}
+
 /// The ids of ended reservations.
 pub struct SettledIds {
     young: Generation,
@@ -89,6 +102,10 @@ pub struct SettledIds {
     /// When ids that were settled without a charge may be forgotten, by id and by time.
     brief: Ids<Instant>,
     ends: VecDeque<(Instant, Id)>,
+    /// The number of the young generation.
+    generation: u64,
+    /// What has changed, or `None` if nobody records it.
+    changed: Option<EndedIds>,
 }
 
 impl SettledIds {
@@ -96,13 +113,20 @@ impl SettledIds {
     pub fn new(at_most: usize, now: Instant) -> Self {
         let (young, old) = (Generation::default(), Generation::default());
         let (brief, ends) = (Ids::default(), VecDeque::new());
-        Self { young, old, since: now, at_most, forgotten: 0, brief, ends }
+        Self { young, old, since: now, at_most, forgotten: 0, brief, ends, generation: 1, changed: None }
     }
 
     /// Records that the id's commit has arrived.
     pub fn settle(&mut self, id: Id, now: Instant) {
         self.make_room(now);
         self.young.settled.insert(id);
+        let Some(changed) = &mut self.changed else { return };
+        // If nothing can be recorded for long, no more ids wait than are remembered.
+        if changed.settled.len() < self.at_most {
+            changed.settled.push(id);
+        } else {
+            self.forgotten = self.forgotten.saturating_add(1);
+        }
     }
 
     /// Records that the id's commit has arrived and charged nothing.
@@ -110,6 +134,9 @@ impl SettledIds {
         let end = now.checked_add(REMEMBERED_BRIEFLY).unwrap_or(now);
         self.brief.insert(id, end);
         self.ends.push_back((end, id));
+        if let Some(changed) = self.changed.as_mut().filter(|changed| changed.brief.len() < MAX_BRIEF_IDS) {
+            changed.brief.push((id, end));
+        }
         while let Some((first, id)) = self.ends.front().copied()
             && (first <= now || self.ends.len() > MAX_BRIEF_IDS)
         {
@@ -124,6 +151,13 @@ impl SettledIds {
     pub fn lapse(&mut self, id: Id, charged: Charged, now: Instant) {
         self.make_room(now);
         self.young.lapsed.insert(id, charged);
+        self.note_lapsed(id);
+    }
+
+    fn note_lapsed(&mut self, id: Id) {
+        if let Some(changed) = &mut self.changed {
+            changed.lapsed.insert(id);
+        }
     }
 
     /// Returns whether the reservation has ended.
@@ -142,7 +176,9 @@ impl SettledIds {
         if settled || self.knows_briefly(id, now) {
             return Some(Past::Settled);
         }
-        self.young.lapsed.remove(&id).or_else(|| self.old.lapsed.remove(&id)).map(Past::Lapsed)
+        let charged = self.young.lapsed.remove(&id).or_else(|| self.old.lapsed.remove(&id))?;
+        self.note_lapsed(id);
+        Some(Past::Lapsed(charged))
     }
 
     /// Returns the number of remembered ids.
@@ -163,6 +199,7 @@ impl SettledIds {
             }
             self.old = std::mem::take(&mut self.young);
             self.since = now;
+            self.generation = self.generation.saturating_add(1);
         }
     }
 }

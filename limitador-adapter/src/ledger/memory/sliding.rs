@@ -5,7 +5,11 @@
 //! of the window, and for at most a sixtieth longer.
 
 use super::buckets::{WindowId, after};
+#[cfg(feature = "sqlite")]
+use super::record::{RecordClock, UnixNanos};
 use crate::ledger::moment::Moment;
+#[cfg(feature = "sqlite")]
+use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
@@ -30,6 +34,16 @@ struct Slot {
     start: Instant,
     /// The time of the last charge.
     last: Instant,
+    used: u64,
+}
+
+/// A slot as plain data.
+#[cfg(feature = "sqlite")]
+#[derive(Debug, Serialize, Deserialize)]
+pub struct SlotRecord {
+    pub id: WindowId,
+    start: UnixNanos,
+    last: UnixNanos,
     used: u64,
 }
 
@@ -92,6 +106,32 @@ impl SlidingUsage {
             }
         }
         self.end(now)
+    }
+
+    /// Returns the slots as plain data.
+    #[cfg(feature = "sqlite")]
+    pub fn record(&self, clock: RecordClock) -> Vec<SlotRecord> {
+        let record = |slot: &Slot| SlotRecord {
+            id: slot.id,
+            start: clock.nanos(slot.start),
+            last: clock.nanos(slot.last),
+            used: slot.used,
+        };
+        self.slots.iter().map(record).collect()
+    }
+
+    /// Restores a window. No charge counts for longer than the window is long, whatever the calendar clock has
+    /// done.
+    #[cfg(feature = "sqlite")]
+    pub fn restored(length: Duration, slots: &[SlotRecord], clock: RecordClock) -> Self {
+        let instant = |unix| clock.instant(unix).min(clock.now());
+        let slot = |slot: &SlotRecord| {
+            let (start, last) = (instant(slot.start), instant(slot.last));
+            Slot { id: slot.id, start, last, used: slot.used }
+        };
+        let mut restored = Self { length, slots: slots.iter().map(slot).collect(), used: 0 };
+        restored.used = restored.sum();
+        restored
     }
 
     fn forget(&mut self, now: Moment) {

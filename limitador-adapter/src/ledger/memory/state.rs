@@ -1,7 +1,11 @@
 //! The state of the in-memory ledger and its transitions: holds are taken, kept, settled or expire. This
 //! module takes no locks.
 
+#[cfg(feature = "sqlite")]
+pub mod record;
+
 use super::buckets::{Admission, BucketIndex, MemoryBuckets, Seat, after};
+use super::changes::{ReservationChanges, ReservationNumber};
 use super::grants::GrantIds;
 use super::settled_ids::{Advance, Charged, Id, Ids, MAX_IDS, Past, SettledIds};
 use super::stored::StoredResults;
@@ -31,6 +35,8 @@ pub struct MemoryState {
     pub stored: StoredResults,
     /// The number of live holds.
     pub holds: usize,
+    /// The changes of `live`.
+    changed: ReservationChanges,
 }
 
 /// An amount that a call requests from a bucket.
@@ -66,6 +72,8 @@ pub struct LiveReservation {
     pub excused: Box<[usize]>,
     /// The hash that identifies the worker, or 0 if the reservation belongs to no worker.
     worker: u64,
+    /// The number under which it is recorded, if it is.
+    number: Option<ReservationNumber>,
 }
 
 pub struct Held {
@@ -75,7 +83,7 @@ pub struct Held {
     pub until: Instant,
     /// The requested key, if the amount is held in the overflow bucket instead. The charge goes to the
     /// overflow bucket, too.
-    asked: Option<Arc<Key>>,
+    pub asked: Option<Arc<Key>>,
 }
 
 impl MemoryState {
@@ -89,6 +97,7 @@ impl MemoryState {
             grants: GrantIds::default(),
             stored: StoredResults::default(),
             holds: 0,
+            changed: ReservationChanges::default(),
         }
     }
 
@@ -137,8 +146,14 @@ impl MemoryState {
     ) -> Result<(), Unavailable> {
         let excused = taken.iter().enumerate().filter(|(_, taken)| taken.room == Admission::Excused);
         let excused = excused.map(|(place, _)| place).collect();
-        let mut reservation =
-            LiveReservation { holds: Vec::new(), charged: Vec::new(), lapses: now.instant, excused, worker };
+        let mut reservation = LiveReservation {
+            holds: Vec::new(),
+            charged: Vec::new(),
+            lapses: now.instant,
+            excused,
+            worker,
+            number: None,
+        };
         let Some(first) = holds.iter().map(|hold| hold.ttl).min() else { return Ok(()) };
         for (hold, Taken { seat, .. }) in holds.iter().zip(taken) {
             let (Some(place), amount) = (seat.place, hold.amount.max(1)) else { continue };
@@ -157,8 +172,13 @@ impl MemoryState {
         }
         reservation.lapses = after(now, first);
         self.lapses.insert((reservation.lapses, id));
-        self.live.insert(id, reservation);
+        self.insert_live(id, reservation);
         Ok(())
+    }
+
+    fn insert_live(&mut self, id: Id, reservation: LiveReservation) {
+        self.changed.changed.note(id);
+        self.live.insert(id, reservation);
     }
 
     /// Raises the holds of a live reservation.
@@ -174,7 +194,7 @@ impl MemoryState {
                 places.push((held.place, raised));
             }
         }
-        self.live.insert(id, reservation);
+        self.insert_live(id, reservation);
         let has_room = |(place, raised): &(BucketIndex, &RaisedHold)| {
             !raised.enforced || self.buckets.has_room(Some(*place), 0, raised.max, now)
         };
@@ -206,6 +226,7 @@ impl MemoryState {
                 && let Some(reservation) = self.live.remove(id)
             {
                 self.lapses.remove(&(*lapses, *id));
+                self.changed.end(reservation.number);
                 self.release(reservation.holds);
                 self.archive.lapse(*id, reservation.charged, now.instant);
                 released += 1;
@@ -219,6 +240,7 @@ impl MemoryState {
     pub fn end(&mut self, id: Id, now: Moment) -> Option<(Settled, Vec<Held>, Charged)> {
         if let Some(reservation) = self.live.remove(&id) {
             self.lapses.remove(&(reservation.lapses, id));
+            self.changed.end(reservation.number);
             return Some((Settled::Released, reservation.holds, reservation.charged));
         }
         match self.archive.take(id, now.instant) {
@@ -307,11 +329,14 @@ impl MemoryState {
             reservation.holds = left;
             self.release(over);
             match reservation.holds.iter().map(|hold| hold.until).min() {
-                None => self.archive.lapse(id, reservation.charged, now.instant),
+                None => {
+                    self.changed.end(reservation.number);
+                    self.archive.lapse(id, reservation.charged, now.instant);
+                }
                 Some(next) => {
                     reservation.lapses = next;
                     self.lapses.insert((next, id));
-                    self.live.insert(id, reservation);
+                    self.insert_live(id, reservation);
                 }
             }
         }

@@ -1,6 +1,10 @@
 //! Background results in the in-memory ledger. See [`crate::ledger::stored`].
 
+#[cfg(feature = "sqlite")]
+pub mod record;
+
 use super::buckets::after;
+use super::changes::ChangeSet;
 use super::settled_ids::{Charged, Id, Ids};
 use super::state::{Held, MemoryState};
 use crate::ledger::crossing::WarnAt;
@@ -25,6 +29,8 @@ pub struct StoredResults {
     /// Reads of unknown results, and when they are forgotten.
     early: Ids<(Instant, Sighting)>,
     early_ends: VecDeque<(Instant, Id)>,
+    changed: ChangeSet<Id>,
+    early_changed: ChangeSet<Id>,
 }
 
 struct RememberedResult {
@@ -70,6 +76,7 @@ impl StoredResults {
 
     fn remove(&mut self, id: Id) -> Option<RememberedResult> {
         let result = self.results.remove(&id)?;
+        self.changed.note(id);
         self.ends.remove(&(result.ends, id));
         result.next_lapse().into_iter().for_each(|lapse| {
             self.lapses.remove(&(lapse, id));
@@ -78,6 +85,7 @@ impl StoredResults {
     }
 
     fn insert(&mut self, id: Id, result: RememberedResult) {
+        self.changed.note(id);
         self.ends.insert((result.ends, id));
         self.lapses.extend(result.next_lapse().map(|lapse| (lapse, id)));
         self.results.insert(id, result);
@@ -87,6 +95,7 @@ impl StoredResults {
         if self.early.get(&id).is_none_or(|(_, known)| sighting.supersedes(known)) {
             let end = after(now, EARLY);
             self.early.insert(id, (end, sighting));
+            self.early_changed.note(id);
             self.early_ends.push_back((end, id));
         }
         self.forget_early(now);
@@ -98,9 +107,15 @@ impl StoredResults {
         {
             self.early_ends.pop_front();
             if self.early.get(&id).is_some_and(|(until, _)| *until == end) {
-                self.early.remove(&id);
+                self.remove_early(id);
             }
         }
+    }
+
+    fn remove_early(&mut self, id: Id) -> Option<(Instant, Sighting)> {
+        let early = self.early.remove(&id)?;
+        self.early_changed.note(id);
+        Some(early)
     }
 }
 
@@ -148,7 +163,7 @@ impl MemoryState {
             self.release(before.rates.into_iter().filter_map(|rate| rate.hold).collect());
         }
         self.stored.insert(id, remembered);
-        let early = self.stored.early.remove(&id);
+        let early = self.stored.remove_early(id);
         let seen = early.map_or(Ok(Seen::default()), |(_, sighting)| self.see(id, sighting, now));
         seen.map(|seen| Parking::Parked(seen.charged))
     }

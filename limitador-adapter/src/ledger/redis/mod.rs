@@ -13,14 +13,16 @@ mod reply;
 pub mod url;
 
 use crate::ledger::crossing::{Crossing, Crossings};
+use crate::ledger::key_text;
 use crate::ledger::moment::Moment;
 use crate::ledger::shares::Capacity;
 use crate::ledger::stored::{
     CreationCharge, DeferredCharge, Parking, ResultCharges, Seen, Sighting, StoredResult,
 };
 use crate::ledger::{
-    Charge, ChargeAt, CounterReading, GRANT_REMEMBERED, Grant, Granted, Hit, Hold, Idempotency, Key, Ledger,
-    LedgerOutcome, LedgerSize, Raised, RaisedHold, Settled, StorageBytes, Unavailable, When, is_worker,
+    Charge, ChargeAt, CounterReading, Durability, GRANT_REMEMBERED, Grant, Granted, Hit, Hold, Idempotency,
+    Key, Ledger, LedgerOutcome, LedgerSize, Raised, RaisedHold, Settled, StorageBytes, Unavailable, When,
+    is_worker,
 };
 use arguments::{
     amendment, amount, deferred_numbers, flag, grant_record, numbers, reservation, stored, warn_rules,
@@ -380,7 +382,7 @@ impl Ledger for RedisLedger {
                 && first == "-1"
             {
                 self.server.learn(server.parse().unwrap_or_default(), now);
-                periods = missing.iter().filter_map(|name| key_name::window_named(name)).collect();
+                periods = missing.iter().filter_map(|name| key_text::window_named(name)).collect();
                 continue;
             }
             let end = told.iter().position(String::is_empty).unwrap_or(told.len());
@@ -534,6 +536,19 @@ impl Ledger for RedisLedger {
 
     async fn ready(&self) -> Result<(), Unavailable> {
         self.run(&self.probe, &self.keys([], []), &[]).await.map(drop)
+    }
+
+    /// Every call waits for the server.
+    async fn durable(&self) -> Result<(), Unavailable> {
+        Ok(())
+    }
+
+    fn durability(&self) -> Durability {
+        Durability::Elsewhere
+    }
+
+    fn counting_since(&self) -> Option<Duration> {
+        None
     }
 
     fn take_crossings(&self) -> Vec<Crossing> {

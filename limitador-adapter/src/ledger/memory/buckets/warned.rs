@@ -2,6 +2,8 @@
 
 use super::{BucketIndex, MemoryBuckets, after};
 use crate::ledger::crossing::{Crossing, WarnAt};
+#[cfg(feature = "sqlite")]
+use crate::ledger::memory::record::{RecordClock, UnixNanos};
 use crate::ledger::moment::Moment;
 use policy::model::{Threshold, Window};
 use std::sync::Arc;
@@ -20,6 +22,21 @@ impl WarnedThresholds {
             self.0.push((threshold, until));
         }
         is_new
+    }
+}
+
+#[cfg(feature = "sqlite")]
+impl WarnedThresholds {
+    /// Returns the reported thresholds in percent, and when each may be reported again.
+    pub fn record(&self, clock: RecordClock) -> Vec<(u8, UnixNanos)> {
+        self.0.iter().map(|(threshold, until)| (threshold.percent(), clock.nanos(*until))).collect()
+    }
+
+    pub fn restored(records: &[(u8, UnixNanos)], clock: RecordClock) -> Self {
+        let restored = |(percent, until): &(u8, UnixNanos)| {
+            Some((Threshold::of_percent((*percent).into())?, clock.instant(*until)))
+        };
+        Self(records.iter().filter_map(restored).collect())
     }
 }
 
