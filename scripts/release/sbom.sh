@@ -1,0 +1,33 @@
+# Sourced: the software bill of materials of a release.
+cyclonedx_pin=0.5.9
+
+need_cyclonedx() {
+  cyclonedx="$cache/cargo-cyclonedx-$cyclonedx_pin"
+  [ ! -x "$cyclonedx/bin/cargo-cyclonedx" ] || return 0
+  need_cargo
+  say "building cargo-cyclonedx $cyclonedx_pin, once (2 to 5 minutes)"
+  quietly cargo install --locked "cargo-cyclonedx@$cyclonedx_pin" --root "$cyclonedx" --target-dir "$cyclonedx/target" \
+    || die "cargo-cyclonedx could not be built"
+  rm -rf "$cyclonedx/target"
+}
+
+# sbom OUT ARTEFACT...: writes the crates of the module and the adapter, the libraries of the page and the packages of
+# the image (NAME.packages) into one CycloneDX document, with the digests of the artefacts.
+sbom() {
+  local out="$1" sources
+  shift
+  need_cyclonedx
+  # cargo-cyclonedx writes beside each Cargo.toml.
+  sources="$(mktemp -d)"
+  git ls-files -z | tar --create --null --files-from=- --ignore-failed-read | tar --extract --directory "$sources"
+  cyclonedx_of "$sources/filter" "$wasm_target"
+  cyclonedx_of "$sources/limitador-adapter" x86_64-unknown-linux-gnu
+  python3 scripts/release/sbom.py "$sources" "$@" >"$out"
+  rm -rf "$sources"
+}
+
+# cyclonedx_of FOLDER TARGET
+cyclonedx_of() {
+  PATH="$cyclonedx/bin:$PATH" quietly cargo cyclonedx --quiet --manifest-path "$1/Cargo.toml" --format json \
+    --spec-version 1.5 --target "$2" --override-filename "sbom-$2" || die "cargo-cyclonedx failed"
+}
