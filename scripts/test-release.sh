@@ -26,6 +26,11 @@ grep -q "\"content\": \"$(sha256sum <"$release/weir-$version.wasm" | cut -d' ' -
 
 say "images"
 "$release_tools/release" check "$release"/*.oci.tar
+# Envoy Gateway and Istio read the last layer of the module's image.
+for platform in amd64 arm64; do
+  "$release_tools/release" export "$release/weir-$version.oci.tar" "$platform" | tar --extract --to-stdout plugin.wasm |
+    cmp - "$release/weir-$version.wasm"
+done
 # bare ARCHITECTURE [EMULATOR]: starts the adapter of the image with no other files than the image's.
 bare() {
   local root="$work/$1" found
