@@ -2,6 +2,7 @@
 # Tests dist/release, which `make release` writes. RELEASE_TEST=files leaves out the cluster, which needs root.
 . "$(dirname "$0")/kubernetes.sh"
 . scripts/release/layers.sh
+. scripts/release/sbom.sh
 release="${WEIR_RELEASE:-$PWD/dist/release}"
 version="$(python3 scripts/version.py)"
 [ -f "$release/SHA256SUMS" ] || die "there is no release in $release: run make release"
@@ -23,6 +24,8 @@ diff <(cd "$release" && ls) <(grep -o '^| `[^`]*` |' "$release/release-notes.md"
   || die "the release notes do not name the files of the release"
 grep -q "\"content\": \"$(sha256sum <"$release/weir-$version.wasm" | cut -d' ' -f1)\"" "$release/weir-$version.cdx.json" \
   || die "the bill of materials has another digest of the module"
+
+check_sbom "$release/weir-$version.cdx.json"
 
 say "images"
 "$release_tools/release" check "$release"/*.oci.tar

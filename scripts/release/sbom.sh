@@ -31,3 +31,18 @@ cyclonedx_of() {
   PATH="$cyclonedx/bin:$PATH" quietly cargo cyclonedx --quiet --manifest-path "$1/Cargo.toml" --format json \
     --spec-version 1.5 --target "$2" --override-filename "sbom-$2" || die "cargo-cyclonedx failed"
 }
+
+# check_sbom FILE
+check_sbom() {
+  local place
+  place="$cache/check-sbom-$(sha256sum scripts/release/requirements.txt | cut -c1-16)"
+  if [ ! -d "$place" ]; then
+    python3 -c 'import ensurepip' 2>/dev/null || apt_install python3 python3-venv
+    rm -rf "$place.new"
+    python3 -m venv "$place.new"
+    quietly "$place.new/bin/pip" install --disable-pip-version-check --no-deps -r scripts/release/requirements.txt \
+      || die "the validator of bills of materials could not be installed"
+    mv "$place.new" "$place"
+  fi
+  "$place/bin/python" scripts/release/check_sbom.py "$1"
+}
