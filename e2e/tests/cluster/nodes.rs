@@ -16,7 +16,8 @@ const SYSTEM: &str = "weir-system";
 /// The registry of the images.
 const REGISTRY: &str = "registry.example.com";
 /// Runs `ctr` on every node, as the pages say.
-const ON_EVERY_NODE: &str = r#"ctr() { for node in "$WEIR_CLUSTER"/n*/; do command ctr -a "$node/containerd.sock" "$@"; done; }"#;
+const ON_EVERY_NODE: &str =
+    r#"ctr() { for node in "$WEIR_CLUSTER"/n*/; do command ctr -a "$node/containerd.sock" "$@"; done; }"#;
 const ADMIN_TOKEN: &str = "cluster-test";
 /// The number of lines of each log that a failing test prints.
 const LAST_LINES: usize = 30;
