@@ -129,6 +129,7 @@ plain_manifests() {
 }
 
 python3 scripts/version.py check
+[ -z "$(git status --porcelain)" ] || say "do not publish this release: the working tree differs from its commit"
 need_release_tools
 need readelf binutils
 rm -rf "$out"
