@@ -4,7 +4,7 @@
 . "$(dirname "$0")/kubernetes.sh"
 . scripts/release/layers.sh
 [ $# = 1 ] || die "publish.sh REGISTRY"
-registry="$1"
+registry="${1,,}" # As in the names of images.
 release="${WEIR_RELEASE:-dist/release}"
 version="$(python3 scripts/version.py)"
 need_release_tools
@@ -12,7 +12,7 @@ need_helm
 work="$(mktemp -d)"
 trap 'rm -rf "$work"' EXIT
 
-for name in limitador-adapter weir; do
+for name in limitador-adapter filter; do
   mkdir "$work/$name"
   tar --extract --file "$release/$name-$version.oci.tar" --directory "$work/$name"
   pushed="$("$release_tools/crane" push "$work/$name" "$registry/$name:$version")"

@@ -15,6 +15,7 @@ placeholder=registry.example.com
 # The adapter runs on Debian 12, Ubuntu 22.04, RHEL 9 and newer.
 glibc_bound=2.34
 registry="${WEIR_REGISTRY:-$placeholder}"
+registry="${registry,,}"
 read -ra architectures <<<"${WEIR_ARCHITECTURES:-x86_64 aarch64}"
 version="$(python3 scripts/version.py)"
 SOURCE_DATE_EPOCH="${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}"
@@ -52,7 +53,7 @@ programs() {
     return
   fi
   bash scripts/build.sh
-  cp dist/weir.wasm "$out/weir-$version.wasm"
+  install -m 644 dist/weir.wasm "$out/weir-$version.wasm"
   for architecture in "${architectures[@]}"; do
     file="$out/limitador-adapter-$version-$architecture-linux"
     if [ "$architecture" = "$(uname -m)" ]; then
@@ -60,8 +61,7 @@ programs() {
     else
       adapter="$(build_adapter "$architecture")"
     fi
-    cp "$adapter" "$file"
-    chmod 755 "$file"
+    install -m 755 "$adapter" "$file"
   done
 }
 
@@ -95,15 +95,12 @@ module_image() {
   cp "$out/weir-$version.wasm" "$work/module/plugin.wasm"
   archive "$work/module" >"$work/module.tar"
   layers="\"layers\": [\"$work/module.tar\"]"
-  image "$out/weir-$version.oci.tar" "$registry/weir:$version" '{}' \
+  image "$out/filter-$version.oci.tar" "$registry/filter:$version" '{}' \
     "[{\"architecture\": \"amd64\", $layers}, {\"architecture\": \"arm64\", $layers}]"
 }
 
-# with_digest FOLDER: fills in the module's digest, and the registry if it is known.
-with_digest() {
-  grep -rlE '0{64}' "$1" | xargs sed -i "s/0\{64\}/$(sha256sum <"$out/weir-$version.wasm" | cut -d' ' -f1)/"
-  [ "$registry" = "$placeholder" ] || grep -rlF "$placeholder" "$1" | xargs --no-run-if-empty sed -i "s|$placeholder|$registry|"
-}
+# with_digest FOLDER: fills in the module's digest.
+with_digest() { grep -rlE '0{64}' "$1" | xargs sed -i "s/0\{64\}/$(sha256sum <"$out/weir-$version.wasm" | cut -d' ' -f1)/"; }
 
 chart() {
   need_helm
@@ -125,6 +122,7 @@ plain_manifests() {
   cp scripts/certificates.sh "$folder/scripts/"
   cp LICENSE "$folder/"
   with_digest "$folder"
+  grep -rlF "$placeholder" "$folder" | xargs sed -i "s|$placeholder|$registry|"
   archive "$work/plain" | gzip --best --no-name >"$out/weir-manifests-$version.tar.gz"
 }
 
@@ -138,7 +136,7 @@ programs
 for program in "$out"/*-linux; do check_glibc "$program"; done
 say "images, chart, manifests, bill of materials"
 adapter_image >"$work/limitador-adapter.digest"
-module_image >"$work/weir.digest"
+module_image >"$work/filter.digest"
 chart
 plain_manifests
 sbom "$out/weir-$version.cdx.json" "$out"/*.wasm "$out"/*-linux "$work"/*.packages

@@ -31,7 +31,7 @@ say "images"
 "$release_tools/release" check "$release"/*.oci.tar
 # Envoy Gateway and Istio read the last layer of the module's image.
 for platform in amd64 arm64; do
-  "$release_tools/release" export "$release/weir-$version.oci.tar" "$platform" | tar --extract --to-stdout plugin.wasm |
+  "$release_tools/release" export "$release/filter-$version.oci.tar" "$platform" | tar --extract --to-stdout plugin.wasm |
     cmp - "$release/weir-$version.wasm"
 done
 as_root=()
@@ -77,6 +77,12 @@ if grep -q "the commit $(git rev-parse HEAD)\." "$release/release-notes.md"; the
   say "the same files a second time"
   WEIR_PROGRAMS="$release" WEIR_RELEASE="$work/again" quietly bash scripts/release.sh
   diff "$release/SHA256SUMS" "$work/again/SHA256SUMS"
+  say "the same release for a registry"
+  WEIR_REGISTRY=registry.invalid/weir WEIR_PROGRAMS="$release" WEIR_RELEASE="$work/registry" quietly bash scripts/release.sh
+  "$WEIR_HELM" template weir "$work/registry/weir-$version.tgz" >"$work/rendered"
+  tar --extract --to-stdout --file "$work/registry/weir-manifests-$version.tar.gz" "weir-$version/manifests/adapter/adapter.yaml" >>"$work/rendered"
+  [ "$(grep -c "image: registry.invalid/weir/limitador-adapter:$version" "$work/rendered")" = 2 ] \
+    || die "the chart and the manifests do not name the registry"
 else
   echo "reproducibility: NOT checked, since the release is of another commit" >&2
 fi

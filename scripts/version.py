@@ -51,7 +51,7 @@ def errors_of_files():
         if not file or file == CHANGELOG or not re.search(r"\.(md|ya?ml|sh|tpl|txt)$", file):
             continue
         for number, line in enumerate(open(file), 1):
-            for named in re.findall(r"(?:limitador-adapter|weir|weir/filter|weir-manifests)[:-]v?(\d+\.\d+\.\d+)", line):
+            for named in re.findall(r"(?:limitador-adapter|weir|filter|weir-manifests)[:-]v?(\d+\.\d+\.\d+)", line):
                 if named != VERSION:
                     yield f"{file}:{number}: {named}"
 

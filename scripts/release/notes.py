@@ -11,7 +11,7 @@ MEANINGS = {
     f"limitador-adapter-{version}-x86_64-linux": "the adapter and the command line, for glibc 2.34 or newer",
     f"limitador-adapter-{version}-aarch64-linux": "the same for arm64",
     f"limitador-adapter-{version}.oci.tar": "the adapter's image, as an OCI layout",
-    f"weir-{version}.oci.tar": "the image with the filter's module, as an OCI layout",
+    f"filter-{version}.oci.tar": "the image with the filter's module, as an OCI layout",
     f"weir-{version}.tgz": "the Helm chart, with the module's digest",
     f"weir-manifests-{version}.tar.gz": "the plain manifests, with the module's digest",
     f"weir-{version}.cdx.json": "the bill of materials (CycloneDX)",
