@@ -33,6 +33,10 @@ python3 scripts/names.py || die "each type has a name of its own, or a reason in
 say "links in documents"
 python3 scripts/links.py || die "documents name what does not exist"
 
+say "version, and versions that the tests ran"
+python3 scripts/version.py check || die "files disagree about the version, which Cargo.toml declares"
+python3 scripts/compatibility.py check
+
 say "licences of dependencies"
 cargo metadata --format-version 1 --locked | python3 scripts/licences.py || die "deny.toml does not allow these licences"
 if command -v cargo-deny >/dev/null && cargo deny fetch db >/dev/null 2>&1; then

@@ -40,55 +40,66 @@ need_lints() {
 
 host_triple() { rustc -vV | sed -n 's/^host: //p'; }
 
-has_wasm_std() {
+# has_std TRIPLE: whether rustc finds the standard library of a target.
+has_std() {
   local libdir
-  libdir="$(rustc --print target-libdir --target "$wasm_target" 2>/dev/null)" || return 1
+  libdir="$(rustc --print target-libdir --target "$1" 2>/dev/null)" || return 1
   [ -n "$(find "$libdir" -name 'libstd-*.rlib' 2>/dev/null)" ]
 }
 
-# Selects the toolchain that compiles for wasm32: `rustup` (the cargo in the PATH), or `debian` if rustup cannot
-# download the target. Debian's compiler includes the sources of std. WEIR_WASM_TOOLCHAIN overrides the selection.
-wasm_toolchain() {
+# rust_toolchain TRIPLE: selects the toolchain that compiles for another target: `rustup` (the cargo in the PATH), or
+# `debian` if rustup cannot download the target. Debian's compiler includes the sources of std. WEIR_WASM_TOOLCHAIN
+# overrides the selection.
+rust_toolchain() {
   if [ -n "${WEIR_WASM_TOOLCHAIN:-}" ]; then
     echo "$WEIR_WASM_TOOLCHAIN"
-  elif has_wasm_std; then
+  elif has_std "$1"; then
     echo rustup
-  elif command -v rustup >/dev/null && say "adding the Rust target $wasm_target" \
-    && quietly rustup target add "$wasm_target" && has_wasm_std; then
+  elif command -v rustup >/dev/null && say "adding the Rust target $1" \
+    && quietly rustup target add "$1" && has_std "$1"; then
     echo rustup
   else
     echo debian
   fi
 }
 
-# cargo_wasm SUBCOMMAND ARGS...: runs cargo for wasm32. Its output is in $target/wasm32-unknown-unknown.
-cargo_wasm() {
-  local subcommand="$1"
-  shift
+# cargo_for TRIPLE SUBCOMMAND ARGS...: runs cargo for another target. Its output is in $target/TRIPLE.
+cargo_for() {
+  local triple="$1" subcommand="$2"
+  shift 2
   need_cargo
-  case "$(wasm_toolchain)" in
-    rustup) cargo "$subcommand" --target "$wasm_target" --target-dir "$target" "$@" ;;
-    debian) cargo_wasm_debian "$subcommand" "$@" ;;
+  case "$(rust_toolchain "$triple")" in
+    rustup) cargo "$subcommand" --target "$triple" --target-dir "$target" "$@" ;;
+    debian) cargo_for_debian "$triple" "$subcommand" "$@" ;;
     *) die "WEIR_WASM_TOOLCHAIN is neither rustup nor debian" ;;
   esac
 }
 
-cargo_wasm_debian() {
-  local subcommand="$1" linker
-  shift
+cargo_for_debian() {
+  local triple="$1" subcommand="$2"
+  shift 2
   if [ ! -x /usr/bin/rustc ] || [ ! -x /usr/bin/cargo ] || [ -z "$(find /usr/src -path '*library/std/Cargo.toml' 2>/dev/null)" ]; then
-    say "rustup cannot download $wasm_target: Debian's compiler builds the module, its standard library first (a minute)"
+    say "rustup cannot download $triple: Debian's compiler builds for it, its standard library first (a minute)"
     apt_install rustc-web cargo-web rust-web-src
   fi
-  # Debian's rust-lld is a link into a package that the compiler does not depend on.
+  [ "$triple" != "$wasm_target" ] || export CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER="$(debian_lld)"
+  RUSTC_BOOTSTRAP=1 RUSTC=/usr/bin/rustc \
+    /usr/bin/cargo "$subcommand" --target "$triple" --target-dir "$target" -Zbuild-std=std,panic_abort "$@"
+}
+
+# Prints the path of LLVM's linker. Debian's rust-lld is a link into a package that the compiler does not depend on.
+debian_lld() {
+  local linker
   linker="$(rustc --print sysroot)/lib/rustlib/$(host_triple)/bin/rust-lld"
   if [ ! -x "$linker" ]; then
     linker=/usr/bin/rust-lld
     [ -x "$linker" ] || apt_install lld-22
   fi
-  RUSTC_BOOTSTRAP=1 RUSTC=/usr/bin/rustc CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER="$linker" \
-    /usr/bin/cargo "$subcommand" --target "$wasm_target" --target-dir "$target" -Zbuild-std=std,panic_abort "$@"
+  echo "$linker"
 }
+
+# cargo_wasm SUBCOMMAND ARGS...: runs cargo for wasm32.
+cargo_wasm() { cargo_for "$wasm_target" "$@"; }
 
 # Sets WEIR_ENVOY to a real Envoy. Keeps the current value if there is one. Otherwise, uses the pinned version.
 need_envoy() {

@@ -44,3 +44,28 @@ fn it_is_installed_kept_and_uninstalled() {
     ObjectNames::of(&cluster).are_as_before(&before);
     table.conclude();
 }
+
+#[test]
+#[ignore = "make test-release runs it, with the files of a release"]
+fn a_release_is_installed() {
+    let cluster = NodeCluster::of_release();
+    cluster.install_gateway();
+    let before = ObjectNames::of(&cluster);
+    let release = Document::read("docs/installing.md");
+    let cluster_page = Document::read("docs/get-started-cluster.md");
+    for section in ["1. Verify the files", "Without a registry", "3. Create the certificates"] {
+        release.follow_section(&cluster, section);
+    }
+    cluster_page.follow_section(&cluster, "Envoy Gateway");
+    release.follow_section(&cluster, "4. Install the chart");
+    for section in ["The certificate in Envoy Gateway's proxies", "5. Apply a policy"] {
+        cluster_page.follow_section(&cluster, section);
+    }
+    cluster.is_limited();
+    cluster.is_in_order();
+    // The page names the chart's folder in a clone.
+    cluster.run("mkdir", &["-p", "dist/manifests/chart"]);
+    cluster.run("bash", &["-c", "tar -xzf weir-*.tgz --strip-components=1 -C dist/manifests/chart"]);
+    cluster_page.follow_section(&cluster, "Uninstall");
+    ObjectNames::of(&cluster).are_as_before(&before);
+}

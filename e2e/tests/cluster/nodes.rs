@@ -15,6 +15,9 @@ const GATEWAY: &str = "llm-gateway";
 const SYSTEM: &str = "weir-system";
 /// The registry of the images.
 const REGISTRY: &str = "registry.example.com";
+/// Runs `ctr` on every node, as the pages say.
+const ON_EVERY_NODE: &str =
+    r#"ctr() { for node in "$WEIR_CLUSTER"/n*/; do command ctr -a "$node/containerd.sock" "$@"; done; }"#;
 const ADMIN_TOKEN: &str = "cluster-test";
 /// The number of lines of each log that a failing test prints.
 const LAST_LINES: usize = 30;
@@ -42,6 +45,19 @@ impl NodeCluster {
         cluster
     }
 
+    /// Connects to that cluster, with nothing but the files of the release that `WEIR_RELEASE` names.
+    pub fn of_release() -> Self {
+        let release = PathBuf::from(std::env::var_os("WEIR_RELEASE").expect("make test-release names it"));
+        let cluster = Self { checkout: tempfile::tempdir().expect("a temporary folder can be made") };
+        let mut copy = Command::new("cp");
+        copy.arg("-r").arg(release.join(".")).arg(cluster.checkout.path());
+        assert!(output(&mut copy).0, "{} can be copied", release.display());
+        std::fs::create_dir(cluster.checkout.path().join("dist")).expect("a folder can be made");
+        // The pages call the adapter by this name.
+        cluster.copy(&artefacts::adapter(), "dist/limitador-adapter");
+        cluster
+    }
+
     fn copy(&self, from: &Path, to: &str) {
         std::fs::copy(from, self.checkout.path().join(to)).expect("a file can be copied");
     }
@@ -60,6 +76,7 @@ impl NodeCluster {
         }
         println!("{}", commands.trim_end());
         let token = jwt::token(&json!({ "sub": "alice", "userid": "alice" }));
+        let commands = format!("{ON_EVERY_NODE}\n{commands}");
         self.run_with(&[("TOKEN", &token)], "timeout", &["600", "bash", "-euo", "pipefail", "-c", &commands])
     }
 
