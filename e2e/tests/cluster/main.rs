@@ -63,6 +63,8 @@ fn a_release_is_installed() {
     }
     cluster.is_limited();
     cluster.is_in_order();
+    // The page waits for the policies, and `is_limited` deletes its own.
+    cluster.run("kubectl", &["apply", "-f", "llm-policy.yaml"]);
     // The page names the chart's folder in a clone.
     cluster.run("mkdir", &["-p", "dist/manifests/chart"]);
     cluster.run("bash", &["-c", "tar -xzf weir-*.tgz --strip-components=1 -C dist/manifests/chart"]);
