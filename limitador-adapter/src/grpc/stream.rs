@@ -6,13 +6,11 @@ use crate::grpc::rate_limits::RateLimits;
 use crate::grpc::services::weir::v1::reservation_service_server::ReservationService;
 use crate::grpc::workers::{Presence, Workers};
 use futures::future::{FutureExt, Shared};
-use futures::poll;
 use futures::stream::{Stream, StreamExt, iter, once};
 use protocol::wire::weir::v1::{ReserveAndCommitRequest, ReserveAndCommitResponse};
 use std::future::ready;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 use tonic::{Request, Response, Status, Streaming};
@@ -129,11 +127,12 @@ async fn answer(
     if !is_reserve {
         return (acknowledged.await, None);
     }
-    match poll!(&mut acknowledged) {
-        Poll::Ready(ReserveAndCommitResponse { commit, commit_status, .. }) => {
+    // Without a storage that has to write, there is nothing to wait for, and one reply is enough.
+    match (&mut acknowledged).now_or_never() {
+        Some(ReserveAndCommitResponse { commit, commit_status, .. }) => {
             (ReserveAndCommitResponse { commit, commit_status, ..reply }, None)
         }
-        Poll::Pending => (reply, Some(acknowledged)),
+        None => (reply, Some(acknowledged)),
     }
 }
 
