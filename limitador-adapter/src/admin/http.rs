@@ -144,12 +144,13 @@ async fn ready(State(pages): State<Pages>, RawQuery(query): RawQuery) -> Respons
     // so the reason is only in the log.
     let is_away = pages.usage.as_ref().is_some_and(UsageReports::is_away);
     let notes = [
-        (pages.ledger.durability() == Durability::UntilRestart).then_some(FORGETS),
         is_away.then_some("the usage store is unavailable; filters keep their usage records"),
+        (pages.ledger.durability() == Durability::UntilRestart).then_some(FORGETS),
     ];
     let ok = || {
-        let notes: String = notes.iter().flatten().map(|note| format!(", but {note}")).collect();
-        format!("ok{notes}\n").into_response()
+        let notes: Vec<_> = notes.iter().flatten().copied().collect();
+        let but = if notes.is_empty() { "" } else { ", but " };
+        format!("ok{but}{}\n", notes.join(", and ")).into_response()
     };
     if query.as_deref() == Some(WITHOUT_STORAGE) {
         return ok();

@@ -7,13 +7,11 @@ use crate::grpc::services::weir::v1::reservation_service_server::ReservationServ
 use crate::grpc::workers::{Presence, Workers};
 use crate::spans::ReserveCall;
 use futures::future::{FutureExt, Shared};
-use futures::poll;
 use futures::stream::{Stream, StreamExt, iter, once};
 use protocol::wire::weir::v1::{ReserveAndCommitRequest, ReserveAndCommitResponse};
 use std::future::ready;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 use tonic::{Request, Response, Status, Streaming};
@@ -130,11 +128,12 @@ async fn answer(
     if !is_reserve {
         return (acknowledged.await, None);
     }
-    match poll!(&mut acknowledged) {
-        Poll::Ready(ReserveAndCommitResponse { commit, commit_status, .. }) => {
+    // Without a storage that has to write, there is nothing to wait for, and one reply is enough.
+    match (&mut acknowledged).now_or_never() {
+        Some(ReserveAndCommitResponse { commit, commit_status, .. }) => {
             (ReserveAndCommitResponse { commit, commit_status, ..reply }, None)
         }
-        Poll::Pending => (reply, Some(acknowledged)),
+        None => (reply, Some(acknowledged)),
     }
 }
 

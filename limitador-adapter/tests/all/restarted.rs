@@ -1,9 +1,8 @@
 //! A ledger in a file that is closed and opened again between two calls.
 
-use crate::storages::in_sqlite;
 use limitador_adapter::ledger::crossing::Crossing;
 use limitador_adapter::ledger::moment::Moment;
-use limitador_adapter::ledger::sqlite::SqliteLedger;
+use limitador_adapter::ledger::sqlite::{SqliteClock, SqliteLedger};
 use limitador_adapter::ledger::stored::{CreationCharge, Parking, Seen, Sighting, StoredResult};
 use limitador_adapter::ledger::{
     Charge, CounterReading, Durability, Grant, Granted, Hit, Hold, Key, Ledger, LedgerOutcome, LedgerSize,
@@ -16,14 +15,20 @@ use tempfile::TempDir;
 
 pub struct RestartedLedger {
     folder: TempDir,
-    begun: Moment,
+    /// The time of the latest call.
+    now: Arc<Mutex<Moment>>,
     opened: Mutex<(usize, Option<Arc<SqliteLedger>>)>,
 }
 
 impl RestartedLedger {
-    /// Creates an empty ledger whose own clock stands still.
     pub fn new(begun: Moment) -> Self {
-        Self { folder: tempfile::tempdir().unwrap(), begun, opened: Mutex::default() }
+        let now = Arc::new(Mutex::new(begun));
+        Self { folder: tempfile::tempdir().unwrap(), now, opened: Mutex::default() }
+    }
+
+    fn at(&self, now: Moment) -> Arc<SqliteLedger> {
+        *self.now.lock().unwrap() = now;
+        self.opened()
     }
 
     /// Opens the file for every other call, so that some calls find what an earlier one left in memory.
@@ -33,7 +38,12 @@ impl RestartedLedger {
         if opened.0.is_multiple_of(2) {
             opened.1 = None;
         }
-        let open = || Arc::new(in_sqlite(&self.folder.path().join("counters.db"), 1000, self.begun));
+        let open = || {
+            let now = Arc::clone(&self.now);
+            let clock: SqliteClock = Arc::new(move || *now.lock().unwrap());
+            let path = self.folder.path().join("counters.db");
+            Arc::new(SqliteLedger::open_with(&path, 1000_usize, clock).unwrap())
+        };
         Arc::clone(opened.1.get_or_insert_with(open))
     }
 }
@@ -41,13 +51,13 @@ impl RestartedLedger {
 #[tonic::async_trait]
 impl Ledger for RestartedLedger {
     async fn reserve(&self, id: &str, holds: Vec<Hold>, now: Moment) -> Result<LedgerOutcome, Unavailable> {
-        self.opened().reserve(id, holds, now).await
+        self.at(now).reserve(id, holds, now).await
     }
     async fn raise(&self, id: &str, holds: Vec<RaisedHold>, now: Moment) -> Result<Raised, Unavailable> {
-        self.opened().raise(id, holds, now).await
+        self.at(now).raise(id, holds, now).await
     }
     async fn commit(&self, id: &str, charges: Vec<Charge>, now: Moment) -> Result<Settled, Unavailable> {
-        self.opened().commit(id, charges, now).await
+        self.at(now).commit(id, charges, now).await
     }
     async fn park(
         &self,
@@ -56,31 +66,31 @@ impl Ledger for RestartedLedger {
         charges: Vec<CreationCharge>,
         now: Moment,
     ) -> Result<Parking, Unavailable> {
-        self.opened().park(id, result, charges, now).await
+        self.at(now).park(id, result, charges, now).await
     }
     async fn see(&self, sighting: Sighting, now: Moment) -> Result<Seen, Unavailable> {
-        self.opened().see(sighting, now).await
+        self.at(now).see(sighting, now).await
     }
     async fn hit(&self, hits: Vec<Hit>, now: Moment) -> Result<LedgerOutcome, Unavailable> {
-        self.opened().hit(hits, now).await
+        self.at(now).hit(hits, now).await
     }
     async fn reset(&self, keys: Vec<Arc<Key>>, now: Moment) -> Result<Vec<Arc<Key>>, Unavailable> {
-        self.opened().reset(keys, now).await
+        self.at(now).reset(keys, now).await
     }
     async fn grant(&self, grant: Grant, now: Moment) -> Result<Granted, Unavailable> {
-        self.opened().grant(grant, now).await
+        self.at(now).grant(grant, now).await
     }
     async fn read(&self, keys: &[Arc<Key>], now: Moment) -> Result<Vec<CounterReading>, Unavailable> {
-        self.opened().read(keys, now).await
+        self.at(now).read(keys, now).await
     }
     async fn readings(&self, now: Moment) -> Result<Vec<CounterReading>, Unavailable> {
-        self.opened().readings(now).await
+        self.at(now).readings(now).await
     }
     async fn size(&self) -> Result<LedgerSize, Unavailable> {
         self.opened().size().await
     }
     async fn sweep(&self, now: Moment) -> Result<(), Unavailable> {
-        self.opened().sweep(now).await
+        self.at(now).sweep(now).await
     }
     async fn ready(&self) -> Result<(), Unavailable> {
         self.opened().ready().await
@@ -102,9 +112,9 @@ impl Ledger for RestartedLedger {
         self.opened().share_among(limits);
     }
     async fn attend(&self, workers: &[String], lives: Duration, now: Moment) -> Result<(), Unavailable> {
-        self.opened().attend(workers, lives, now).await
+        self.at(now).attend(workers, lives, now).await
     }
     async fn release_gone(&self, now: Moment) -> Result<usize, Unavailable> {
-        self.opened().release_gone(now).await
+        self.at(now).release_gone(now).await
     }
 }

@@ -143,9 +143,10 @@ async fn a_charge_at_admission_is_confirmed_or_taken_back_after_a_restart() {
     // It is taken back from its own window only, even if that one ended while the adapter was away.
     assert!(file.open().reserve("late", vec![requests()], file.now).await.unwrap().admitted);
     let later = file.now + MINUTE * 2;
-    assert!(file.open().reserve("next", vec![requests()], later).await.unwrap().admitted);
-    file.open().commit("late", of(0), later).await.unwrap();
-    assert_eq!(books(&file.open(), later).await, [(1, 0)]);
+    let open = || in_sqlite(&file.path, 1000, later);
+    assert!(open().reserve("next", vec![requests()], later).await.unwrap().admitted);
+    open().commit("late", of(0), later).await.unwrap();
+    assert_eq!(books(&open(), later).await, [(1, 0)]);
 }
 
 #[tokio::test]

@@ -78,6 +78,7 @@ struct RunningWindow {
     /// The end of the window. The end of a sliding window may have moved since.
     end: Instant,
     /// The end of a calendar period, as time since 1970. `None` for other windows.
+    #[cfg_attr(not(feature = "sqlite"), expect(dead_code, reason = "only recorded"))]
     period_end: Option<Duration>,
     serial: WindowId,
 }

@@ -46,6 +46,7 @@ pub struct ReservationChanges {
     /// The recorded reservations that have ended.
     pub ended: Vec<ReservationNumber>,
     /// The last number.
+    #[cfg(feature = "sqlite")]
     pub last: ReservationNumber,
 }
 
