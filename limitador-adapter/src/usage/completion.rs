@@ -46,6 +46,7 @@ impl Completion {
                 unit: key.unit.name().to_owned(),
                 charged: *charged,
                 counters: counters.map(|(expression, value)| CounterValue { expression, value }).collect(),
+                ..ChargedLimit::default()
             })
         });
         Self {

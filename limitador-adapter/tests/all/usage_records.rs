@@ -103,6 +103,7 @@ fn limit(policy: &str, charged: u64, counters: &[(&str, &str)]) -> ChargedLimit 
         unit: "tokens".to_owned(),
         charged,
         counters: counters.iter().map(counter).collect(),
+        ..ChargedLimit::default()
     }
 }
 
