@@ -403,7 +403,7 @@ impl Worker {
                 self.went(context, false);
             }
         }
-        for GrpcCall { token, method, message } in host::with(|host| std::mem::take(&mut host.sent)) {
+        for GrpcCall { token, method, message, .. } in host::with(|host| std::mem::take(&mut host.sent)) {
             let mut asked = Asked { token, number: None, reserve: None, commits: Vec::new() };
             match method.as_str() {
                 "Reserve" => asked.reserve = Some(ReserveRequest::decode(message.as_slice()).unwrap()),
