@@ -179,8 +179,16 @@ fn metrics_in_the_documents_are_declared() {
     }
 }
 
-/// The variables and statuses in the documents exist in the code, so a rename cannot leave an old name
-/// behind.
+/// The text of all scripts.
+fn scripts() -> String {
+    let folder = std::fs::read_dir(root().join("scripts")).unwrap();
+    let paths = folder.map(|entry| entry.unwrap().path());
+    let scripts = paths.filter(|path| path.extension().is_some_and(|end| end == "sh"));
+    scripts.map(|path| std::fs::read_to_string(path).unwrap()).collect()
+}
+
+/// The variables and statuses in the documents exist in the code or in a script, so a rename cannot leave an old
+/// name behind.
 #[test]
 fn variables_in_the_documents_are_known() {
     let cli = Cli::command();
@@ -189,13 +197,15 @@ fn variables_in_the_documents_are_known() {
     };
     let mut known: Vec<String> = cli.get_subcommands().flat_map(of).collect();
     known.extend(["WEIR_LOG", "WEIR_GATEWAY"].map(str::to_owned));
+    let scripts = scripts();
     for page in pages() {
         let text = std::fs::read_to_string(&page).unwrap();
         for (at, _) in text.match_indices("WEIR_") {
             let rest = &text[at..];
             let end = rest.find(|c: char| !c.is_ascii_uppercase() && c != '_').unwrap_or(rest.len());
             let name = &rest[..end];
-            assert!(known.iter().any(|it| it == name) || name == "WEIR_", "{}: {name}", page.display());
+            let is_known = known.iter().any(|it| it == name) || scripts.contains(&format!("${{{name}:-"));
+            assert!(is_known || name == "WEIR_", "{}: {name}", page.display());
         }
     }
 }
