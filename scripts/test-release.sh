@@ -6,6 +6,9 @@
 release="${WEIR_RELEASE:-$PWD/dist/release}"
 version="$(python3 scripts/version.py)"
 [ -f "$release/SHA256SUMS" ] || die "there is no release in $release: run make release"
+# The release may be for some architectures only.
+WEIR_ARCHITECTURES="$(cd "$release" && ls | sed -n 's/.*-\([a-z0-9_]*\)-linux$/\1/p' | xargs)"
+export WEIR_ARCHITECTURES
 work="$(mktemp -d)"
 trap 'stop_registry; rm -rf "$work"' EXIT
 registry_process=
