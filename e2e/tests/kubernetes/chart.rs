@@ -106,7 +106,11 @@ fn values_that_cannot_work_are_refused_with_their_path() {
     let home = tempfile::tempdir().expect("a temporary folder can be made");
     for (values, told) in [
         (vec![], "image.repository is required"),
-        (vec![IMAGE, "replicas=2"], "replicas is more than 1 with storage.type memory"),
+        (vec![IMAGE, "replicas=2"], "replicas is more than 1 with storage.type sqlite"),
+        (
+            vec![IMAGE, "replicas=2", "storage.type=memory"],
+            "replicas is more than 1 with storage.type memory",
+        ),
         (vec![IMAGE, "storage.type=redis"], "storage.redis.url, urlSecret or deploy is required"),
         (vec![IMAGE, "storage.type=etcd"], "storage/type"),
         (
