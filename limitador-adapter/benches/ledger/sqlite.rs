@@ -1,4 +1,4 @@
-//! Measures counting in a file on this machine's disk, and beside it the same calls in memory.
+//! Measures the ledger in a file on this machine's disk, and the same calls in memory.
 
 use crate::{CASES, charges, holds, percentiles, user};
 use limitador_adapter::ledger::memory::MemoryLedger;

@@ -20,7 +20,7 @@ use protocol::wire::kuadrant::service::ratelimit::v1::{
 use protocol::wire::weir::v1 as wire;
 use protocol::wire::weir::v1::{GetUsageRequest, GetUsageResponse, RecordUsageResponse, SettledUsage};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 
@@ -39,7 +39,7 @@ pub struct RateLimits {
     spans: Option<Spans>,
 }
 
-/// A Commit whose charges count, but may not be durable yet.
+/// A Commit whose charges are made. They may not be durable yet.
 pub struct ChargedCommit {
     charged: Result<CommitResponse, Status>,
     begun: Instant,
@@ -128,31 +128,28 @@ impl RateLimits {
                 return Err(Status::aborted("this adapter stores no usage records; use --usage"));
             };
             let kept = SettledUsage { further: kept.collect(), ..first };
-            let seen = |record: &SettledUsage| Some((record.seen.clone()?, record.time_ms));
-            let seen: Vec<_> = std::iter::once(&kept).chain(&kept.further).filter_map(seen).collect();
+            let all = std::iter::once(&kept).chain(&kept.further);
+            let seen: Vec<_> = all.filter_map(|record| record.seen.clone()).collect();
             recorder.record(kept).await?;
             self.complete(recorder, seen).await?;
         }
         Ok(settled)
     }
 
-    /// Completes the records of background results that were seen, each at a time in milliseconds since 1970.
-    async fn complete(&self, recorder: &UsageRecorder, seen: Vec<(SeenResult, u64)>) -> Result<(), Status> {
+    /// Completes the records of background results that were seen.
+    async fn complete(&self, recorder: &UsageRecorder, seen: Vec<SeenResult>) -> Result<(), Status> {
         let (in_force, now) = (self.limiter.now_in_force(), Moment::now());
-        for (seen, time_ms) in seen {
+        let mut completions = Vec::new();
+        for seen in seen {
             let (id, is_partial) = (StoredId::of(&seen.id), seen.partial);
             match self.limiter.see(seen, &in_force, now).await {
-                Ok(Some(result)) => {
-                    let completion = Completion::new(&id, &result, is_partial, &in_force);
-                    let age = now.unix.saturating_sub(Duration::from_millis(time_ms));
-                    recorder.complete(completion, age).await?;
-                }
+                Ok(Some(result)) => completions.push(Completion::new(&id, &result, is_partial, &in_force)),
                 // Nobody created it here, or it was forgotten. Sending it again would not help.
                 Ok(None) | Err(CallError::Invalid(_)) => {}
                 Err(CallError::Unavailable(error)) => return Err(Status::aborted(error.to_string())),
             }
         }
-        Ok(())
+        Ok(recorder.complete(completions).await?)
     }
 
     async fn ask(&self, ask: Ask, request: Request<RateLimitRequest>) -> CallResult<RateLimitResponse> {
@@ -234,9 +231,7 @@ impl From<RecordError> for Status {
         match error {
             RecordError::TooMany => Self::invalid_argument(error.to_string()),
             RecordError::Full => Self::resource_exhausted(error.to_string()),
-            RecordError::Store(_) | RecordError::Late | RecordError::Early => {
-                Self::aborted(error.to_string())
-            }
+            RecordError::Store(_) | RecordError::Late => Self::aborted(error.to_string()),
         }
     }
 }

@@ -9,9 +9,9 @@ use protocol::wire::weir::v1::{ChargedLimit, CounterValue};
 use serde_json::Value;
 use std::time::Duration;
 
-/// How long a completion waits for the record that it completes. Filters send records within milliseconds, but the
-/// record may come from another filter.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+/// How long to wait once for the record of a creation, which may come from another filter. It is short, because the
+/// other records of the call wait meanwhile.
+pub const PATIENCE: Duration = Duration::from_millis(500);
 
 /// What a result has used and charged, as far as it was seen.
 #[derive(Clone, Debug, PartialEq)]
@@ -58,22 +58,24 @@ impl Completion {
     }
 
     /// Returns a record's limits with the new charges. A charge never becomes smaller, because completions may arrive
-    /// in any order.
-    pub fn complete(&self, limits: &str) -> CompletedLimits {
-        let mut limits: Vec<Value> = serde_json::from_str(limits).unwrap_or_default();
+    /// in any order. The rates of one limit may differ in their window only, so equal ones are taken in their order.
+    /// `None` if somebody has replaced the limits with something else.
+    pub fn complete(&self, limits: &str) -> Option<CompletedLimits> {
+        let mut limits: Vec<Value> = serde_json::from_str(limits).ok()?;
+        let mut new: Vec<&Value> = self.limits.iter().collect();
         for known in &mut limits {
             let is_same = |new: &&Value| {
                 ["policy", "limit", "unit", "counters"].iter().all(|name| new.get(name) == known.get(name))
             };
-            let more =
-                self.limits.iter().find(is_same).and_then(charge).filter(|new| charge(known) < Some(*new));
+            let Some(at) = new.iter().position(is_same) else { continue };
+            let more = charge(new.remove(at)).filter(|more| charge(known) < Some(*more));
             if let (Some(more), Some(known)) = (more, known.as_object_mut()) {
                 known.insert(CHARGED.to_owned(), more.into());
             }
         }
         let is_money = |limit: &&Value| limit.get("unit").and_then(Value::as_str) == Some(Unit::Usd.name());
         let micro_usd = limits.iter().filter(is_money).filter_map(charge).max();
-        CompletedLimits { limits: Value::from(limits).to_string(), micro_usd }
+        Some(CompletedLimits { limits: Value::from(limits).to_string(), micro_usd })
     }
 }
 
@@ -103,11 +105,23 @@ mod tests {
         let before =
             [row("a", "tokens", 20), row("b", "usd", 7), row("c", "requests", 1), row("a", "usd", 6)];
         let CompletedLimits { limits, micro_usd } =
-            completion.complete(&Value::from(before.to_vec()).to_string());
+            completion.complete(&Value::from(before.to_vec()).to_string()).unwrap();
         let after =
             [row("a", "tokens", 100), row("b", "usd", 7), row("c", "requests", 1), row("a", "usd", 6)];
         assert_eq!(serde_json::from_str::<Value>(&limits).unwrap(), json!(after));
         assert_eq!(micro_usd, Some(7));
-        assert_eq!(completion.complete(&limits).limits, limits);
+        assert_eq!(completion.complete(&limits).unwrap().limits, limits);
+        assert_eq!(completion.complete("{}"), None, "nothing is overwritten");
+    }
+
+    #[test]
+    fn rates_of_one_limit_keep_their_own_charges() {
+        // One is per hour and the other per day, and they have a `cost` each.
+        let limits = vec![row("a", "tokens", 100), row("a", "tokens", 300)];
+        let completion =
+            Completion { result: "r".to_owned(), source: "reported", counts: [0; 6], limits: limits.clone() };
+        let before = Value::from(vec![row("a", "tokens", 0), row("a", "tokens", 0)]).to_string();
+        let after = completion.complete(&before).unwrap().limits;
+        assert_eq!(serde_json::from_str::<Value>(&after).unwrap(), Value::from(limits));
     }
 }

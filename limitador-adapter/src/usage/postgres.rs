@@ -184,8 +184,9 @@ async fn complete(client: &mut Client, completion: &Completion) -> Result<bool, 
     let record = transaction.query_opt(&DIALECT.find_result(), &[&completion.result]).await?;
     let Some(record) = record else { return Ok(false) };
     let (id, limits): (String, String) = (record.try_get(0)?, record.try_get(1)?);
-    let CompletedLimits { limits, micro_usd } = completion.complete(&limits);
-    transaction.execute(&DIALECT.complete_limits(), &[&id, &limits, &micro_usd]).await?;
+    if let Some(CompletedLimits { limits, micro_usd }) = completion.complete(&limits) {
+        transaction.execute(&DIALECT.complete_limits(), &[&id, &limits, &micro_usd]).await?;
+    }
     let [input, cached, cache_write, output, reasoning, total] = &completion.counts;
     transaction
         .execute(

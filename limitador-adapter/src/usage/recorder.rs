@@ -61,9 +61,6 @@ pub enum RecordError {
     /// The records may still be written.
     #[error("the usage store takes long")]
     Late,
-    /// A result was seen, and the record of its creation may still arrive.
-    #[error("the record of the exchange that created a result has not arrived")]
-    Early,
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -126,17 +123,28 @@ impl UsageRecorder {
         Ok(RecordUsageResponse { settled: u64::try_from(settled).unwrap_or(u64::MAX) })
     }
 
-    /// Completes the record of the exchange that created a result, which was seen `age` ago. If there is no such record
-    /// after a while, the completion is dropped.
-    pub async fn complete(&self, completion: Completion, age: Duration) -> Result<(), RecordError> {
-        if self.store.complete(completion).await? {
+    /// Completes the records of exchanges that created results. If one has not arrived, the others do not wait for it
+    /// for long: any client could otherwise hold back the records of others by reading a result without a record.
+    pub async fn complete(&self, completions: Vec<Completion>) -> Result<(), RecordError> {
+        let early = self.complete_known(completions).await?;
+        if early.is_empty() {
             return Ok(());
         }
-        if age < completion::PATIENCE {
-            return Err(RecordError::Early);
-        }
-        self.metrics.records_rejected.increment(1);
+        tokio::time::sleep(completion::PATIENCE).await;
+        let missing = self.complete_known(early).await?;
+        self.metrics.records_rejected.increment(u64::try_from(missing.len()).unwrap_or(u64::MAX));
         Ok(())
+    }
+
+    /// Returns the completions whose record is not in the store.
+    async fn complete_known(&self, completions: Vec<Completion>) -> Result<Vec<Completion>, StoreError> {
+        let mut missing = Vec::new();
+        for completion in completions {
+            if !self.store.complete(completion.clone()).await? {
+                missing.push(completion);
+            }
+        }
+        Ok(missing)
     }
 }
 

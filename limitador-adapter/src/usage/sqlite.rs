@@ -137,8 +137,9 @@ fn complete(connection: &mut Connection, completion: &Completion) -> rusqlite::R
         Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?))
     });
     let Some((id, limits)) = record.optional()? else { return Ok(false) };
-    let CompletedLimits { limits, micro_usd } = completion.complete(&limits);
-    transaction.execute(&DIALECT.complete_limits(), params![id, limits, micro_usd])?;
+    if let Some(CompletedLimits { limits, micro_usd }) = completion.complete(&limits) {
+        transaction.execute(&DIALECT.complete_limits(), params![id, limits, micro_usd])?;
+    }
     let [input, cached, cache_write, output, reasoning, total] = completion.counts;
     transaction.execute(
         &DIALECT.complete_counts(),

@@ -407,8 +407,8 @@ async fn a_result_that_is_seen_completes_the_record_of_its_creation(database: Da
     server.kuadrant().commit(creation).await.unwrap();
 
     // The read arrives before the record of the creation, from another gateway.
-    let early = server.usage().record_usage(seen("resp_2", 100, false)).await.unwrap_err();
-    assert_eq!(early.code(), Grpc::Aborted, "{early}");
+    let early = server.usage().record_usage(seen("resp_2", 100, false)).await;
+    early.expect("a missing record holds nothing back");
     assert_eq!(server.books("free", "tokens").await, [(100, 0)], "it is charged nevertheless");
     let created = SettledUsage {
         time_ms: now(),
