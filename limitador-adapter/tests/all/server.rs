@@ -1,7 +1,7 @@
 //! An adapter that serves on free ports in this process, with policies in a separate folder.
 
 use e2e::redis::Redis;
-use limitador_adapter::cli::{ClusterArgs, ServeArgs, SpanArgs, Storage, UsageStoreArgs};
+use limitador_adapter::cli::{ClusterArgs, ServeArgs, SpanArgs, Storage, StorageAccessArgs, UsageStoreArgs};
 use limitador_adapter::grpc::services::envoy::service::ratelimit::v3::rate_limit_service_client::RateLimitServiceClient as EnvoyClient;
 use limitador_adapter::grpc::services::kuadrant::service::ratelimit::v1::rate_limit_service_client::RateLimitServiceClient as KuadrantClient;
 use limitador_adapter::grpc::services::weir::v1::policy_service_client::PolicyServiceClient;
@@ -100,6 +100,7 @@ impl Server {
             http_listen: ([127, 0, 0, 1], 0).into(),
             admin_token_file: None,
             storage: Ok(storage),
+            storage_access: StorageAccessArgs::default(),
             max_counters: Some(max_counters),
             counter_memory: None,
             webhook: None,
