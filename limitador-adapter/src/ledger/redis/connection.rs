@@ -46,7 +46,7 @@ impl Script {
 }
 
 /// A script that fails if the server cannot be used, and its keys.
-pub struct Probe {
+pub struct ServerProbe {
     pub script: Script,
     pub keys: Vec<String>,
 }
@@ -55,7 +55,7 @@ pub struct Probe {
 pub struct Link {
     place: RedisUrl,
     files: CredentialFiles,
-    probe: Probe,
+    probe: ServerProbe,
     timeout: Duration,
     state: Arc<LinkState>,
     /// Held while a connection is opened. Contains the tasks that follow the sentinels.
@@ -115,7 +115,7 @@ impl Links {
 
 impl Link {
     /// Creates a connection to this server, which is opened on first use. Fails if the URL is unusable.
-    pub fn new(place: RedisUrl, probe: Probe) -> Result<Self, String> {
+    pub fn new(place: RedisUrl, probe: ServerProbe) -> Result<Self, String> {
         connect::check(&place).map_err(|error| unavailable(&place, &error).message)?;
         Ok(Self {
             place,
@@ -216,7 +216,7 @@ impl Link {
     /// Opens a connection and runs the probe. A full server is used, because charges and releases still work.
     async fn opened(&self) -> Result<Connection, Unavailable> {
         let mut connection = Connection::open(&self.place, &self.files.read()?, self.timeout).await?;
-        let Probe { script, keys } = &self.probe;
+        let ServerProbe { script, keys } = &self.probe;
         let probed = connection.invoke::<Vec<i64>>(&script.invocation(keys, &[])).await;
         if let Err(error) = probed {
             let unavailable = unavailable(&self.place, &error);

@@ -33,7 +33,7 @@ use arguments::{
     workers_key,
 };
 use clock::ServerClock;
-use connection::{Link, Probe, Script};
+use connection::{Link, Script, ServerProbe};
 use credentials::CredentialFiles;
 use policy::model::Window;
 use reply::{ScriptReply, crossing, reading, slots_used};
@@ -115,7 +115,7 @@ enum WhoseTime {
 impl RedisLedger {
     /// Creates a ledger with this capacity. The server need not be reachable yet.
     pub fn new(place: RedisUrl, capacity: Option<Capacity>) -> Result<Self, String> {
-        let probe = Probe {
+        let probe = ServerProbe {
             script: Script::new(concat!("#!lua\n", include_str!("probe.lua"))),
             keys: vec![format!("{}probe", key_name::PREFIX)],
         };
