@@ -31,8 +31,11 @@ fn fault(error: &RedisError) -> (StorageFault, &'static str) {
 
 /// Classifies errors that have no code of their own.
 fn by_message(message: &str) -> (StorageFault, &'static str) {
-    // Redis 7 reports a missing permission of a script like this, and newer ones with the code NOPERM.
-    if message.contains("user executing the script can't") || message.contains("NOPERM") {
+    // Missing permissions of a script, in Redis 7.0, in newer versions and in Valkey.
+    if ["user executing the script can't", "ACL failure in script", "NOPERM"]
+        .iter()
+        .any(|text| message.contains(text))
+    {
         return (StorageFault::Denied, "");
     }
     // Older versions compile the first line of a script, which is not Lua.
