@@ -1,4 +1,5 @@
-//! When an Envoy dies, the holds of its workers are released long before they would expire.
+//! When an Envoy dies, the holds of its workers end long before they would expire. What its requests held is
+//! charged, since their usage is not known.
 
 use e2e::adapter::Adapter;
 use e2e::client::Request;
@@ -17,7 +18,10 @@ fn its_holds_end(storage: &str) {
         "reservation": { "amount": "400" },
         "rates": [{ "limit": 1_000, "window": "1h" }]
     });
-    let policy = policy("llm", json!({ "limits": { "slots": slots, "tokens": tokens } }));
+    let mut released = tokens.clone();
+    released["reservation"]["onLapse"] = json!("Release");
+    let limits = json!({ "slots": slots, "tokens": tokens, "released": released });
+    let policy = policy("llm", json!({ "limits": limits }));
     let adapter = Adapter::start_as(&[policy], &["--storage", storage, "--worker-grace", "2s"]);
     let mut world = World::build().workers(2).start_with(adapter);
     let gate = Gate::default();
@@ -41,7 +45,11 @@ fn its_holds_end(storage: &str) {
         let held = world.adapter.counters().iter().map(|counter| counter.held).sum::<u64>();
         (held == 0).then_some(())
     });
-    assert_eq!(world.adapter.bucket("tokens", "tokens", "alice"), (3, 0));
+    assert_eq!(world.adapter.bucket("tokens", "tokens", "alice"), (803, 0));
+    assert_eq!(world.adapter.bucket("released", "tokens", "alice"), (3, 0));
+    assert_eq!(world.adapter.metric("weir_lapsed_holds_total", &["charged"]), 2.0);
+    assert_eq!(world.adapter.metric("weir_lapsed_holds_total", &["released"]), 4.0);
+    assert_eq!(world.adapter.metric("weir_lapsed_charged_total", &["tokens"]), 800.0);
     assert_eq!(world.adapter.metric("weir_gone_reservations_total", &[]), 2.0);
     gate.open();
 }

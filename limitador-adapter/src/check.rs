@@ -2,8 +2,8 @@
 
 use crate::policies::collection::{CollectedPolicies, PolicyReport};
 use policy::model::{
-    Boundary, FailureMode, Limit, Maximum, Overrun, Policy, Rate, SoftSignal, Target, TargetKind, Threshold,
-    Ttl, Unit, Window,
+    Boundary, FailureMode, Limit, Maximum, OnLapse, Overrun, Policy, Rate, SoftSignal, Target, TargetKind,
+    Threshold, Ttl, Unit, Window,
 };
 use serde_json::{Value, json};
 
@@ -186,6 +186,9 @@ impl LimitSummary<'_> {
         };
         if let Some(share) = limit.max_share {
             text.push_str(&format!(", at most {share} of the limit"));
+        }
+        if limit.on_lapse == OnLapse::Release {
+            text.push_str(", released without a charge if it lapses");
         }
         if let Ttl::From(ttl) = &limit.ttl {
             text.push_str(&format!(", for {}", ttl.source()));

@@ -108,6 +108,18 @@ pub const METRICS: &[AdapterMetric] = &[
         help: "Reservations that expired because their worker was gone.",
     },
     AdapterMetric {
+        name: "weir_lapsed_holds_total",
+        kind: MetricKind::Counter,
+        labels: &["outcome"],
+        help: "Holds that ended without their request, because they expired or their worker was gone. Outcomes: `charged`, `released`. With Redis, every adapter exports the total of all.",
+    },
+    AdapterMetric {
+        name: "weir_lapsed_charged_total",
+        kind: MetricKind::Counter,
+        labels: &["unit"],
+        help: "What such holds have charged. `tokens` are of all kinds; `usd` counts micro-USD. A commit that arrives later charges or refunds the difference, which is not subtracted here.",
+    },
+    AdapterMetric {
         name: "weir_storage_up",
         kind: MetricKind::Gauge,
         labels: &[],
@@ -510,6 +522,13 @@ impl AdapterMetrics {
         }
         let forgotten = size.map_or(0, |size| size.forgotten);
         counter(&self.recorder, "weir_settled_forgotten_total", &[]).absolute(forgotten);
+        if let Some(LedgerSize { lapsed, .. }) = size {
+            let count = |name, label, total| counter(&self.recorder, name, &[label]).absolute(total);
+            count("weir_lapsed_holds_total", ("outcome", "charged"), lapsed.charged);
+            count("weir_lapsed_holds_total", ("outcome", "released"), lapsed.released);
+            count("weir_lapsed_charged_total", ("unit", Unit::Tokens.name()), lapsed.tokens);
+            count("weir_lapsed_charged_total", ("unit", Unit::Usd.name()), lapsed.micro_usd);
+        }
         self.handle.render()
     }
 }

@@ -165,6 +165,17 @@ pub enum Overrun {
     Cut,
 }
 
+/// What a hold of tokens or money costs that ends without its exchange, because it expires or its worker is gone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnLapse {
+    /// The held amount is charged, since what was used is not known. If it becomes known, the difference is
+    /// charged or refunded.
+    #[default]
+    Charge,
+    /// Nothing.
+    Release,
+}
+
 /// One entry of `limits`.
 #[derive(Clone, Debug)]
 pub struct Limit {
@@ -182,6 +193,8 @@ pub struct Limit {
     pub ttl: Ttl,
     /// The largest share of the limit that one request may hold. `None` means all of it.
     pub max_share: Option<Share>,
+    /// What a hold costs that lapses.
+    pub on_lapse: OnLapse,
     /// What happens to a stream that outgrows its hold.
     pub overrun: Overrun,
     /// What happens once the limit is exceeded.

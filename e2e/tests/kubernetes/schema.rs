@@ -165,6 +165,13 @@ fn bad() -> Vec<(Value, &'static str)> {
         ),
         (
             json!({ "targetRef": target, "limits": { "free": {
+                "reservation": { "onLapse": "Release" },
+                "rates": [{ "limit": 1, "unit": "concurrency" }],
+            } } }),
+            "reservation.onLapse needs a rate of tokens",
+        ),
+        (
+            json!({ "targetRef": target, "limits": { "free": {
                 "reservation": { "maxShare": "0%" }, "rates": [{ "limit": 1, "window": "1h" }],
             } } }),
             "must be above 0% and at most 100%",

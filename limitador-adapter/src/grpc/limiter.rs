@@ -17,7 +17,7 @@ use crate::warnings::Warnings;
 use crate::warnings::webhook::WebhookQueue;
 use futures::stream::{self, StreamExt};
 use llm::response::Usage;
-use policy::model::Unit;
+use policy::model::{OnLapse, Unit};
 use prost::Message;
 use protocol::call::{MAX_DESCRIPTORS, MAX_RESULT_ID};
 use protocol::wire::envoy::extensions::common::ratelimit::v3::RateLimitDescriptor;
@@ -122,7 +122,7 @@ impl Limiter {
             amount: held_amount(named, rate, request.amount),
             max: named.max_of(rate),
             ttl: named.ttl.or(ttl).unwrap_or(named.limit.ttl).min(LONGEST_HOLD),
-            charge_at: if rate.unit == Unit::Requests { ChargeAt::Admission } else { ChargeAt::Commit },
+            charge_at: charge_at(rate.unit, named.limit.on_lapse),
             enforced: named.refuses(),
             warn_at: named.warn_at(rate),
         });
@@ -425,6 +425,21 @@ fn held_amount(named: &Named<'_>, rate: &KnownRate, by_default: u64) -> u64 {
         Unit::Tokens | Unit::InputTokens | Unit::OutputTokens | Unit::Usd => {
             let most = if named.refuses() { u64::MAX } else { MAX_UNENFORCED };
             named.amount.unwrap_or(by_default).clamp(1, most)
+        }
+    }
+}
+
+/// Returns when a hold is charged. An admitted request is forwarded at once, so what a worker had in flight when
+/// it died may have been used.
+fn charge_at(unit: Unit, on_lapse: OnLapse) -> ChargeAt {
+    match (unit, on_lapse) {
+        (Unit::Requests, _) => ChargeAt::Admission,
+        (Unit::Concurrency, _) => ChargeAt::Commit,
+        (Unit::Tokens | Unit::InputTokens | Unit::OutputTokens | Unit::Usd, OnLapse::Charge) => {
+            ChargeAt::CommitOrLapse
+        }
+        (Unit::Tokens | Unit::InputTokens | Unit::OutputTokens | Unit::Usd, OnLapse::Release) => {
+            ChargeAt::Commit
         }
     }
 }

@@ -160,6 +160,10 @@ pub struct Predicate {
         "reservation.maxShare needs a rate of tokens, inputTokens, outputTokens or usd"
     ),
     validation = (
+        "!has(self.reservation) || !has(self.reservation.onLapse) || self.rates.exists(rate, !has(rate.unit) || rate.unit in ['tokens', 'inputTokens', 'outputTokens', 'usd'])",
+        "reservation.onLapse needs a rate of tokens, inputTokens, outputTokens or usd"
+    ),
+    validation = (
         "!has(self.warnAt) || self.rates.exists(rate, !has(rate.unit) || rate.unit != 'concurrency')",
         "warnAt needs a rate other than concurrency"
     ),
@@ -313,6 +317,17 @@ pub struct ReservationSchema {
     #[schemars(length(max = 7), regex(pattern = "^[0-9]{1,3}([.][0-9]{1,2})?%$"))]
     #[x_kube(validation = ("self.matches('^(100([.]0{1,2})?|0{0,1}[0-9]{1,2}([.][0-9]{1,2})?)%$') && !self.matches('^0+([.]0+)?%$')", "must be above 0% and at most 100%"))]
     pub max_share: Option<String>,
+    /// What a hold of tokens or money costs that ends without its request, because it expires or because Envoy died. `Charge`
+    /// charges the held amount, and corrects the charge if the usage arrives later; `Release` charges nothing.
+    pub on_lapse: Option<OnLapseSchema>,
+}
+
+/// What a hold costs that lapses.
+#[derive(Clone, Copy, Debug, JsonSchema, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub enum OnLapseSchema {
+    Charge,
+    Release,
 }
 
 fn number(_: &mut SchemaGenerator) -> Schema {

@@ -104,8 +104,11 @@ pub enum Raised {
 /// When an amount is charged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ChargeAt {
-    /// At the commit. The amount is held until then.
+    /// At the commit. The amount is held until then. If the hold lapses, it is released.
     Commit,
+    /// At the commit. The amount is held until then. If the hold lapses, it is charged, because the caller may
+    /// have used it. A commit that arrives later charges or refunds the difference.
+    CommitOrLapse,
     /// At admission. The commit charges only the difference for the same bucket.
     Admission,
 }
@@ -244,6 +247,39 @@ pub struct LedgerSize {
     pub settled: Option<usize>,
     /// Settled ids that were dropped early.
     pub forgotten: u64,
+    /// The holds that have lapsed.
+    pub lapsed: LapsedTotals,
+}
+
+/// The holds that have ended without a commit, because they expired or their worker was gone. In memory, these
+/// are counted since the start; in Redis, since its data was created, by all adapters together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LapsedTotals {
+    /// The number of holds that were only released.
+    pub released: u64,
+    /// The number of holds that were charged.
+    pub charged: u64,
+    /// The charged tokens of all kinds.
+    pub tokens: u64,
+    /// The charged amount in micro-USD.
+    pub micro_usd: u64,
+}
+
+impl LapsedTotals {
+    /// Counts a lapsed hold. `None` means that it was not charged.
+    pub fn count(&mut self, charged: Option<(Unit, u64)>) {
+        let Some((unit, amount)) = charged else {
+            self.released = self.released.saturating_add(1);
+            return;
+        };
+        self.charged = self.charged.saturating_add(1);
+        let sum = match unit {
+            Unit::Tokens | Unit::InputTokens | Unit::OutputTokens => &mut self.tokens,
+            Unit::Usd => &mut self.micro_usd,
+            Unit::Requests | Unit::Concurrency => return,
+        };
+        *sum = sum.saturating_add(amount);
+    }
 }
 
 /// How full a storage is.
@@ -329,7 +365,8 @@ pub trait Ledger: Send + Sync {
     async fn readings(&self, now: Moment) -> Result<Vec<CounterReading>, Unavailable>;
     /// Returns the size of the ledger. Fails if the storage does not answer.
     async fn size(&self) -> Result<LedgerSize, Unavailable>;
-    /// Removes expired data. Call this about once a second. A late call only costs memory.
+    /// Ends expired holds, and removes expired data. Call this about once a second. A late call costs memory,
+    /// and holds count for longer. A hold whose window would be over by then is no longer charged.
     async fn sweep(&self, now: Moment) -> Result<(), Unavailable>;
     /// Fails if the storage cannot take holds now.
     async fn ready(&self) -> Result<(), Unavailable>;
@@ -350,7 +387,7 @@ pub trait Ledger: Send + Sync {
     /// Records that these workers are alive for this long. The name of a worker is the prefix of its
     /// reservation ids.
     async fn attend(&self, workers: &[String], lives: Duration, now: Moment) -> Result<(), Unavailable>;
-    /// Ends the holds of workers that are gone, and returns the number of ended reservations. Their charges
-    /// stay, and a commit that arrives later is still charged.
+    /// Ends the holds of workers that are gone as if they lapsed now, and returns the number of ended
+    /// reservations. A commit that arrives later is settled as after a lapse.
     async fn release_gone(&self, now: Moment) -> Result<usize, Unavailable>;
 }

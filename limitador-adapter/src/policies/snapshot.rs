@@ -5,7 +5,7 @@ use crate::metrics::AdapterMetrics;
 use crate::policies::collection::{CollectedPolicies, GatewayPlan, PolicyReport, ValidPolicy};
 use crate::policies::older;
 use metrics::Counter;
-use policy::model::{DEFAULT_TTL, Target, TargetKind, Threshold, Ttl, Unit, Window};
+use policy::model::{DEFAULT_TTL, OnLapse, Target, TargetKind, Threshold, Ttl, Unit, Window};
 use prost::Message;
 use protocol::wire::weir::v1::{GetPlanResponse, Placement};
 use sha2::{Digest, Sha256};
@@ -63,6 +63,8 @@ pub struct KnownLimit {
     pub name: String,
     /// The default lifetime of a hold.
     pub ttl: Duration,
+    /// What a hold costs that lapses.
+    pub on_lapse: OnLapse,
     /// Whether the limit never refuses (`boundary: Soft`).
     pub is_soft: bool,
     /// `warnAt`. `None` if the limit has none.
@@ -342,6 +344,7 @@ fn limits(valid: &ValidPolicy, metrics: &AdapterMetrics) -> Vec<KnownLimit> {
             Ttl::Fixed(ttl) => ttl,
             Ttl::From(_) => DEFAULT_TTL,
         },
+        on_lapse: limit.on_lapse,
         is_soft: limit.boundary.is_soft(),
         warn_at: (!limit.warn_at.is_empty()).then(|| Arc::clone(&limit.warn_at)),
         rates: limit

@@ -25,6 +25,8 @@ struct Rate {
     unit: Unit,
     window: Window,
     max: u64,
+    /// Whether a hold that lapses is charged.
+    charges_lapsed: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -93,10 +95,11 @@ fn rate() -> impl Strategy<Value = Rate> {
         1 => (prop::sample::select(Period::NAMED), prop::sample::select(ZONES))
             .prop_map(|((_, period), zone)| Window::Period(period, ZoneName::parse(zone).unwrap())),
     ];
-    (unit, window, 0..120u64).prop_map(|(unit, window, max)| {
+    (unit, window, 0..120u64, any::<bool>()).prop_map(|(unit, window, max, charges)| {
         let window = if unit == Unit::Concurrency { Window::Now } else { window };
         let max = if unit == Unit::Concurrency { max % 5 } else { max };
-        Rate { unit, window, max }
+        let charges_lapsed = charges && matches!(unit, Unit::Tokens | Unit::Usd);
+        Rate { unit, window, max, charges_lapsed }
     })
 }
 
@@ -204,12 +207,11 @@ struct Slot {
     number: usize,
 }
 
-/// A reservation. Each hold has a bucket, an amount and the time when it lapses. Each advance has a bucket,
-/// an amount and the charged window.
+/// A reservation. Each hold has a bucket, an amount and the time when it lapses.
 #[derive(Clone, Default)]
 struct Reservation {
     holds: Vec<(Bucket, u64, u64)>,
-    advances: Vec<(Bucket, u64, usize)>,
+    advances: Vec<Advance>,
     /// The wants that had no room but were not enforced.
     excused: Vec<usize>,
     until: u64,
@@ -220,20 +222,29 @@ enum Past {
     Settled,
     /// Settled without a charge, and remembered until this time.
     Over(u64),
-    Lapsed(Vec<(Bucket, u64, usize)>),
+    Lapsed(Vec<Advance>),
+}
+
+/// A charge before the commit.
+#[derive(Clone)]
+struct Advance {
+    bucket: Bucket,
+    amount: u64,
+    /// The number of the charged window.
+    window: usize,
+    at_lapse: bool,
 }
 
 impl Model {
-    fn pass(&mut self, seconds: u64) {
+    fn pass(&mut self, policy: &[Rate], seconds: u64) {
         self.now += seconds;
         self.age += u32::from(seconds > 100);
         let now = self.now;
         self.windows.retain(|_, (end, ..)| *end > now);
         self.granted.retain(|bucket, _| self.windows.contains_key(bucket));
         self.slots.values_mut().for_each(|slots| slots.retain(|slot| slot.end > now));
-        for reservation in self.live.values_mut() {
-            reservation.holds.retain(|(.., until)| *until > now);
-        }
+        let ids: Vec<Id> = self.live.keys().copied().collect();
+        ids.into_iter().for_each(|id| self.lapse(policy, id, |until| until <= now));
         let over = |reservation: &Reservation| reservation.holds.is_empty() && reservation.until <= now;
         let lapsed: Vec<Id> = self.live.iter().filter(|(_, it)| over(it)).map(|(id, _)| *id).collect();
         for id in lapsed {
@@ -242,9 +253,33 @@ impl Model {
         }
     }
 
-    fn die(&mut self, worker: u8) {
+    /// Ends the holds of a reservation for which `ends` is true.
+    fn lapse(&mut self, policy: &[Rate], id: Id, ends: impl Fn(u64) -> bool) {
+        let holds = std::mem::take(&mut self.live.get_mut(&id).unwrap().holds);
+        let (over, left): (Vec<_>, Vec<_>) = holds.into_iter().partition(|(.., until)| ends(*until));
+        let mut advances = Vec::new();
+        for (bucket, amount, until) in over {
+            let Rate { window, charges_lapsed, .. } = &policy[bucket.0];
+            let lapsed = until.min(self.now);
+            let end = match window {
+                Window::Fixed(length) | Window::Sliding(length) => lapsed + length.as_secs(),
+                Window::Period(period, zone) => naive_end(*period, zone, lapsed),
+                Window::Now => continue,
+            };
+            if *charges_lapsed && end > self.now {
+                let window = self.charge(policy, bucket, amount);
+                advances.push(Advance { bucket, amount, window, at_lapse: true });
+            }
+        }
+        let reservation = self.live.get_mut(&id).unwrap();
+        reservation.holds = left;
+        reservation.advances.extend(advances);
+    }
+
+    fn die(&mut self, policy: &[Rate], worker: u8) {
         let gone: Vec<Id> = self.live.keys().filter(|(_, id)| id % 2 == worker).copied().collect();
         for id in gone {
+            self.lapse(policy, id, |_| true);
             let reservation = self.live.remove(&id).unwrap();
             self.past.insert(id, Past::Lapsed(reservation.advances));
         }
@@ -392,7 +427,8 @@ impl Model {
                 let (amount, until) = (want.amount.max(1), self.now + want.ttl);
                 if policy[want.bucket.0].unit == Unit::Requests {
                     let window = self.charge(policy, want.bucket, amount);
-                    reservation.advances.push((want.bucket, amount, window));
+                    let advance = Advance { bucket: want.bucket, amount, window, at_lapse: false };
+                    reservation.advances.push(advance);
                 } else {
                     reservation.holds.push((want.bucket, amount, until));
                 }
@@ -430,23 +466,30 @@ impl Model {
         self.past.insert(id, past);
         for (bucket, amount) in charges {
             let mut amount = *amount;
-            for (of, advance, window) in advances.iter_mut().filter(|(of, ..)| of == bucket) {
-                let confirmed = amount.min(*advance);
-                if let Some((_, used, running)) = self.windows.get_mut(of)
-                    && running == window
-                {
-                    *used -= *advance - confirmed;
-                }
-                let slots = self.slots.get_mut(of).into_iter().flatten();
-                if let Some(slot) = slots.into_iter().find(|slot| slot.number == *window) {
-                    slot.used -= *advance - confirmed;
-                }
+            for advance in advances.iter_mut().filter(|advance| advance.bucket == *bucket) {
+                let confirmed = amount.min(advance.amount);
+                self.refund(advance, advance.amount - confirmed);
                 amount -= confirmed;
-                *advance = 0;
+                advance.amount = 0;
             }
             self.charge(policy, *bucket, amount);
         }
+        for advance in advances.iter().filter(|advance| advance.at_lapse) {
+            self.refund(advance, advance.amount);
+        }
         settled
+    }
+
+    fn refund(&mut self, advance: &Advance, amount: u64) {
+        if let Some((_, used, running)) = self.windows.get_mut(&advance.bucket)
+            && *running == advance.window
+        {
+            *used -= amount;
+        }
+        let slots = self.slots.get_mut(&advance.bucket).into_iter().flatten();
+        if let Some(slot) = slots.into_iter().find(|slot| slot.number == advance.window) {
+            slot.used -= amount;
+        }
     }
 }
 
@@ -521,10 +564,10 @@ async fn play(adapters: impl Fn(Moment) -> Vec<Arc<dyn Ledger>>, story: &Story, 
                     amount: want.amount,
                     max: want.max.unwrap_or(policy[want.bucket.0].max),
                     ttl: Duration::from_secs(want.ttl),
-                    charge_at: if policy[want.bucket.0].unit == Unit::Requests {
-                        ChargeAt::Admission
-                    } else {
-                        ChargeAt::Commit
+                    charge_at: match policy[want.bucket.0] {
+                        Rate { unit: Unit::Requests, .. } => ChargeAt::Admission,
+                        Rate { charges_lapsed: true, .. } => ChargeAt::CommitOrLapse,
+                        Rate { charges_lapsed: false, .. } => ChargeAt::Commit,
                     },
                     enforced: want.enforced,
                     warn_at: None,
@@ -591,13 +634,13 @@ async fn play(adapters: impl Fn(Moment) -> Vec<Arc<dyn Ledger>>, story: &Story, 
                 let wanted = (model.used(*bucket), model.held(*bucket), model.granted(*bucket));
                 assert_eq!(found, wanted, "{step:?}");
             }
-            Step::Wait(seconds) => model.pass(*seconds),
+            Step::Wait(seconds) => model.pass(policy, *seconds),
             Step::Sweep => ledger.sweep(now).await.unwrap(),
             Step::Die(worker) => {
                 // One adapter records that the worker is gone, and another adapter releases its holds.
                 ledger.attend(&[worker_name(*worker)], Duration::ZERO, now).await.unwrap();
                 adapters[(idempotency + 1) % adapters.len()].release_gone(now).await.unwrap();
-                model.die(*worker);
+                model.die(policy, *worker);
             }
         }
         let readings = ledger.readings(at(&model)).await.unwrap();
@@ -657,7 +700,7 @@ fn exact(Story { before_change, policy, mut steps }: Story) -> Story {
         }
         Step::Wait(seconds) => {
             *seconds %= 100;
-            model.pass(*seconds);
+            model.pass(&policy, *seconds);
             true
         }
         Step::Reset(bucket) => {

@@ -12,6 +12,7 @@ mod explain;
 mod grpc;
 mod http;
 mod kubernetes;
+mod lapses;
 mod ledger;
 mod ledger_model;
 mod listener_sets;

@@ -7,11 +7,13 @@ use e2e::wait;
 use limitador_adapter::cli::Storage;
 use limitador_adapter::ledger::moment::Moment;
 use limitador_adapter::ledger::sqlite::SqliteLedger;
+use limitador_adapter::ledger::stored::{CreationCharge, DeferredCharge, Sighting, StoredId, StoredResult};
 use limitador_adapter::ledger::{
     Charge, ChargeAt, CounterReading, Durability, Grant, Hit, Hold, Idempotency, Key, Ledger, RaisedHold,
     Settled, StorageFault, When,
 };
-use policy::model::{Period, Unit, Window, ZoneName};
+use llm::response::Usage;
+use policy::model::{Period, Unit, UsageCost, Window, ZoneName};
 use rusqlite::Connection;
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -126,6 +128,33 @@ async fn every_kind_of_call_survives_a_restart() {
     assert!(ledger.grant(grant, now).await.unwrap().is_repeated);
     assert_eq!(ledger.durability(), Durability::Durable);
     assert_eq!(ledger.counting_since(), Some(now.unix));
+}
+
+#[tokio::test]
+async fn what_lapses_after_a_restart_is_charged_and_settled_after_the_next() {
+    let mut file = CounterFile::new();
+    let (now, lapsed) = (file.now, file.now + MINUTE * 15);
+    let hold = || vec![Hold { charge_at: ChargeAt::CommitOrLapse, ..tokens("alice", 60) }];
+    let id = || StoredId::of("resp_1");
+    let ledger = file.open();
+    ledger.reserve("1", hold(), now).await.unwrap();
+    ledger.reserve("2", hold(), now).await.unwrap();
+    let deferred = Some(DeferredCharge { now: 0, cost: UsageCost::tokens(true, true) });
+    let creation = CreationCharge { charge: charge("alice", 60).remove(0), deferred };
+    ledger.park("2", StoredResult { id: id(), input: 10 }, vec![creation], now).await.unwrap();
+    drop(ledger);
+    file.now = lapsed;
+    assert_eq!(books(&file.open(), lapsed).await, [(120, 0)]);
+
+    let ledger = file.open();
+    assert_eq!(ledger.commit("1", charge("alice", 25), lapsed).await, Ok(Settled::Charged));
+    let usage = Usage { input: 10, output: 20, total: 30, ..Usage::default() };
+    ledger.see(Sighting { id: id(), usage, is_partial: false, ends: true }, lapsed).await.unwrap();
+    assert_eq!(books(&ledger, lapsed).await, [(55, 0)]);
+    drop(ledger);
+    let ledger = file.open();
+    assert_eq!(ledger.commit("1", charge("alice", 25), lapsed).await, Ok(Settled::AlreadySettled));
+    assert_eq!(books(&ledger, lapsed).await, [(55, 0)]);
 }
 
 #[tokio::test]

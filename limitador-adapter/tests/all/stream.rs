@@ -171,12 +171,13 @@ async fn its_holds_end(server: &Server) {
     assert_eq!(server.books("free", "tokens").await, [(0, 800)]);
     drop(dying);
     let start = Instant::now();
-    while server.books("free", "tokens").await != [(0, 400)] {
+    // What it held is charged, since its usage is not known.
+    while server.books("free", "tokens").await != [(400, 400)] {
         assert!(start.elapsed() < DEADLINE, "{:?}", server.books("free", "tokens").await);
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     assert_eq!(server.metric("weir_gone_reservations_total").await, 1.0);
-    // The worker returns after all, and its usage is charged.
+    // The worker returns after all, and its usage replaces that charge.
     server.kuadrant().commit(commit(&format!("{}-1", workers[0]), whole(150, 1))).await.unwrap();
     tokio::time::sleep(GRACE * 2).await;
     assert_eq!(server.books("free", "tokens").await, [(150, 400)]);

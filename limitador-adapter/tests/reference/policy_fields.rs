@@ -1,8 +1,8 @@
 use crate::{code, codes, head, page};
 use limitador_adapter::kubernetes::crd::{Group, definition};
 use policy::model::{
-    Boundary, DEFAULT_TTL, FailureMode, OnMissing, Overrun, Policy, QuotaHeaders, Strategy, StreamUsage,
-    Unit, WebSocketMode, ZoneName,
+    Boundary, DEFAULT_TTL, FailureMode, OnLapse, OnMissing, Overrun, Policy, QuotaHeaders, Strategy,
+    StreamUsage, Unit, WebSocketMode, ZoneName,
 };
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -17,6 +17,7 @@ fn default(path: &str) -> Option<String> {
     match field {
         "failureMode" => word(&FailureMode::default()),
         "overrun" => word(&Overrun::default()),
+        "onLapse" => word(&OnLapse::default()),
         "boundary" => word(&Boundary::default()),
         "onMissing" => word(&OnMissing::default()),
         "streamUsage" => word(&StreamUsage::default()),

@@ -184,6 +184,11 @@ impl MemoryBuckets {
         self.buckets.get(place).is_some_and(|bucket| *bucket.key == *key)
     }
 
+    /// Returns the key of the bucket with this index.
+    pub fn key(&self, place: BucketIndex) -> Option<&Arc<Key>> {
+        self.buckets.get(place).map(|bucket| &bucket.key)
+    }
+
     /// Returns each limit's share of the memory.
     pub fn shares(&mut self) -> &mut Shares {
         &mut self.shares

@@ -10,6 +10,7 @@ mod changes;
 mod counters;
 mod grants;
 mod id_hash;
+mod lapse;
 #[cfg(feature = "sqlite")]
 pub mod record;
 #[cfg(feature = "sqlite")]
@@ -219,6 +220,7 @@ impl MemoryLedger {
             holds: state.holds,
             settled: Some(state.archive.len()),
             forgotten: state.archive.forgotten(),
+            lapsed: state.lapsed,
         }
     }
 
@@ -234,18 +236,18 @@ impl MemoryLedger {
         }
     }
 
-    pub fn release_gone(&self, now: Moment) -> usize {
+    pub fn release_gone(&self, now: Moment) -> Result<usize, Unavailable> {
         let gone = self.known_workers().take_gone(now);
         let (mut released, mut last) = (0, None);
         while !gone.is_empty() {
-            let (of_batch, next) = self.lock().release_of(&gone, last, BATCH, now);
+            let (of_batch, next) = self.lock().release_of(&gone, last, BATCH, now)?;
             released += of_batch;
             if next.is_none() {
                 break;
             }
             last = next;
         }
-        released
+        Ok(released)
     }
 
     /// Returns the hash that identifies a worker, or 0 if there is no name.
@@ -266,7 +268,7 @@ impl MemoryLedger {
     /// Locks the state and brings it up to `now`.
     fn at(&self, now: Moment) -> Result<MutexGuard<'_, MemoryState>, Unavailable> {
         let mut state = self.lock();
-        state.lapse(now);
+        state.lapse(now)?;
         state.buckets.sweep(SWEEP_IN_PASSING, now)?;
         Ok(state)
     }
@@ -346,6 +348,6 @@ impl Ledger for MemoryLedger {
         Ok(())
     }
     async fn release_gone(&self, now: Moment) -> Result<usize, Unavailable> {
-        Ok(self.release_gone(now))
+        self.release_gone(now)
     }
 }

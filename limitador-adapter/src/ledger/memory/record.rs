@@ -147,38 +147,50 @@ pub struct HoldRecord {
     until: UnixNanos,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     asked: Option<KeyRecord>,
+    #[serde(default, skip_serializing_if = "is_false")]
+    charged_at_lapse: bool,
+}
+
+fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 impl HoldRecord {
     pub fn of(held: &Held, clock: RecordClock) -> Self {
         let asked = held.asked.clone().map(KeyRecord);
-        Self { place: held.place, amount: held.amount, until: clock.nanos(held.until), asked }
+        let Held { place, amount, charged_at_lapse, .. } = *held;
+        Self { place, amount, until: clock.nanos(held.until), asked, charged_at_lapse }
     }
 
     pub fn restored(self, clock: RecordClock) -> Held {
         let asked = self.asked.map(|KeyRecord(key)| key);
-        Held { place: self.place, amount: self.amount, until: clock.instant(self.until), asked }
+        let Self { place, amount, charged_at_lapse, .. } = self;
+        Held { place, amount, until: clock.instant(self.until), asked, charged_at_lapse }
     }
 }
 
-/// A charge that was made at admission.
+/// A charge that was made before the commit.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct AdvanceRecord {
     key: KeyRecord,
     place: BucketIndex,
     amount: u64,
     pub window: u64,
+    #[serde(default, skip_serializing_if = "is_false")]
+    at_lapse: bool,
 }
 
 impl From<&Advance> for AdvanceRecord {
-    fn from(Advance { key, place, amount, window }: &Advance) -> Self {
-        Self { key: KeyRecord(Arc::clone(key)), place: *place, amount: *amount, window: *window }
+    fn from(advance: &Advance) -> Self {
+        let Advance { place, amount, window, at_lapse, .. } = *advance;
+        Self { key: KeyRecord(Arc::clone(&advance.key)), place, amount, window, at_lapse }
     }
 }
 
 impl From<AdvanceRecord> for Advance {
-    fn from(AdvanceRecord { key: KeyRecord(key), place, amount, window }: AdvanceRecord) -> Self {
-        Self { key, place, amount, window }
+    fn from(record: AdvanceRecord) -> Self {
+        let AdvanceRecord { key: KeyRecord(key), place, amount, window, at_lapse } = record;
+        Self { key, place, amount, window, at_lapse }
     }
 }
 

@@ -25,10 +25,10 @@ const MAX_BRIEF_IDS: usize = 1 << 18;
 /// A keyed hash of a reservation's id. Callers choose ids of any length.
 pub type Id = u64;
 
-/// The charges made at admission.
+/// The charges made before the commit.
 pub type Charged = Vec<Advance>;
 
-/// A charge made at admission, which the commit confirms or refunds.
+/// A charge made before the commit, which the commit confirms or refunds.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Advance {
     /// The key of the bucket.
@@ -39,6 +39,9 @@ pub struct Advance {
     pub amount: u64,
     /// The window that was charged.
     pub window: WindowId,
+    /// Whether the charge was made when a hold lapsed. A commit that does not name its bucket has used nothing
+    /// there, so the charge is refunded. Without this flag, it was made at admission and stays.
+    pub at_lapse: bool,
 }
 
 /// What is remembered about an id that has no holds.

@@ -1,5 +1,5 @@
-//! The state of the in-memory ledger and its transitions: holds are taken, kept, settled or expire. This
-//! module takes no locks.
+//! The state of the in-memory ledger and its transitions: holds are taken, kept or settled, or they lapse
+//! (`lapse.rs`). This module takes no locks.
 
 #[cfg(feature = "sqlite")]
 pub mod record;
@@ -12,10 +12,9 @@ use super::stored::StoredResults;
 use crate::ledger::crossing::{Crossings, WarnAt};
 use crate::ledger::moment::Moment;
 use crate::ledger::shares::Capacity;
-use crate::ledger::{Charge, ChargeAt, Hold, Key, Raised, RaisedHold, Settled, Unavailable};
+use crate::ledger::{Charge, ChargeAt, Hold, Key, LapsedTotals, Raised, RaisedHold, Settled, Unavailable};
 use policy::model::Window;
-use std::collections::{BTreeSet, HashSet};
-use std::ops::Bound;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -35,8 +34,10 @@ pub struct MemoryState {
     pub stored: StoredResults,
     /// The number of live holds.
     pub holds: usize,
+    /// The holds that have lapsed.
+    pub lapsed: LapsedTotals,
     /// The changes of `live`.
-    changed: ReservationChanges,
+    pub changed: ReservationChanges,
 }
 
 /// An amount that a call requests from a bucket.
@@ -64,16 +65,16 @@ pub fn all_admitted(taken: &[Taken]) -> bool {
 
 pub struct LiveReservation {
     pub holds: Vec<Held>,
-    /// The charges made at admission.
+    /// The charges made at admission, and at the lapse of other holds.
     pub charged: Charged,
     /// When the next hold lapses.
     pub lapses: Instant,
     /// The positions of the wants that had no room but were not enforced.
     pub excused: Box<[usize]>,
     /// The hash that identifies the worker, or 0 if the reservation belongs to no worker.
-    worker: u64,
+    pub worker: u64,
     /// The number under which it is recorded, if it is.
-    number: Option<ReservationNumber>,
+    pub number: Option<ReservationNumber>,
 }
 
 pub struct Held {
@@ -84,6 +85,8 @@ pub struct Held {
     /// The requested key, if the amount is held in the overflow bucket instead. The charge goes to the
     /// overflow bucket, too.
     pub asked: Option<Arc<Key>>,
+    /// Whether the amount is charged when the hold lapses.
+    pub charged_at_lapse: bool,
 }
 
 impl MemoryState {
@@ -97,6 +100,7 @@ impl MemoryState {
             grants: GrantIds::default(),
             stored: StoredResults::default(),
             holds: 0,
+            lapsed: LapsedTotals::default(),
             changed: ReservationChanges::default(),
         }
     }
@@ -158,15 +162,18 @@ impl MemoryState {
         for (hold, Taken { seat, .. }) in holds.iter().zip(taken) {
             let (Some(place), amount) = (seat.place, hold.amount.max(1)) else { continue };
             match hold.charge_at {
-                ChargeAt::Commit => {
+                ChargeAt::Commit | ChargeAt::CommitOrLapse => {
                     let asked = seat.overflow.is_some().then(|| Arc::clone(&hold.key));
-                    reservation.holds.push(Held { place, amount, until: after(now, hold.ttl), asked });
+                    let charged_at_lapse = hold.charge_at == ChargeAt::CommitOrLapse;
+                    let until = after(now, hold.ttl);
+                    reservation.holds.push(Held { place, amount, until, asked, charged_at_lapse });
                     self.holds += 1;
                 }
                 ChargeAt::Admission => {
                     let window = self.buckets.charge(place, amount, hold.warn_at.as_ref(), now)?;
                     self.buckets.release(place, amount);
-                    reservation.charged.push(Advance { key: Arc::clone(&hold.key), place, amount, window });
+                    let (key, at_lapse) = (Arc::clone(&hold.key), false);
+                    reservation.charged.push(Advance { key, place, amount, window, at_lapse });
                 }
             }
         }
@@ -176,7 +183,7 @@ impl MemoryState {
         Ok(())
     }
 
-    fn insert_live(&mut self, id: Id, reservation: LiveReservation) {
+    pub fn insert_live(&mut self, id: Id, reservation: LiveReservation) {
         self.changed.changed.note(id);
         self.live.insert(id, reservation);
     }
@@ -209,33 +216,7 @@ impl MemoryState {
         }
     }
 
-    /// Ends the reservations of these workers among the next `at_most` reservations after `last`. Returns the
-    /// number of ended reservations and where to continue.
-    pub fn release_of(
-        &mut self,
-        workers: &HashSet<u64>,
-        last: Option<(Instant, Id)>,
-        at_most: usize,
-        now: Moment,
-    ) -> (usize, Option<(Instant, Id)>) {
-        let from = last.map_or(Bound::Unbounded, Bound::Excluded);
-        let batch: Vec<_> = self.lapses.range((from, Bound::Unbounded)).take(at_most).copied().collect();
-        let mut released = 0;
-        for (lapses, id) in &batch {
-            if self.live.get(id).is_some_and(|reservation| workers.contains(&reservation.worker))
-                && let Some(reservation) = self.live.remove(id)
-            {
-                self.lapses.remove(&(*lapses, *id));
-                self.changed.end(reservation.number);
-                self.release(reservation.holds);
-                self.archive.lapse(*id, reservation.charged, now.instant);
-                released += 1;
-            }
-        }
-        (released, batch.last().copied().filter(|_| batch.len() == at_most))
-    }
-
-    /// Removes a reservation and returns its holds and its charges at admission. Returns `None` if it has
+    /// Removes a reservation and returns its holds and its advances. Returns `None` if it has
     /// already ended.
     pub fn end(&mut self, id: Id, now: Moment) -> Option<(Settled, Vec<Held>, Charged)> {
         if let Some(reservation) = self.live.remove(&id) {
@@ -250,8 +231,8 @@ impl MemoryState {
         }
     }
 
-    /// Releases the holds and charges what exceeds the charge at admission. Refunds any excess of the charge
-    /// at admission. A bucket that the commit does not name keeps its charge from admission.
+    /// Releases the holds and charges what exceeds the advances. Refunds any excess of an advance. If the
+    /// commit does not name a bucket, a charge from admission stays there, and one from a lapse is refunded.
     pub fn settle(
         &mut self,
         holds: Vec<Held>,
@@ -275,6 +256,9 @@ impl MemoryState {
                 }
             }
         });
+        for advance in advances.iter().filter(|advance| advance.at_lapse && advance.amount > 0) {
+            self.buckets.refund(advance.place, advance.amount, advance.window);
+        }
         // The holds are released first, because this may make room for buckets that had no hold.
         self.release(holds);
         charged?;
@@ -291,7 +275,7 @@ impl MemoryState {
         }
     }
 
-    /// Returns the part of a charge that was not charged at admission, and refunds any excess.
+    /// Returns the part of a charge that was not charged in advance, and refunds any excess.
     fn beyond_advances(&mut self, charge: &Charge, advances: &mut Charged) -> u64 {
         let mut amount = charge.amount;
         for advance in advances.iter_mut().filter(|advance| advance.key == charge.key) {
@@ -317,28 +301,5 @@ impl MemoryState {
         let seat = self.buckets.seat(key);
         let place = self.buckets.sit(key, &seat);
         self.buckets.charge(place, amount, warn_at, now).map(drop)
-    }
-
-    /// Releases every expired hold.
-    pub fn lapse(&mut self, now: Moment) {
-        self.lapse_stored(now);
-        while let Some((_, id)) = self.lapses.first().copied().filter(|(when, _)| *when <= now.instant) {
-            self.lapses.pop_first();
-            let Some(mut reservation) = self.live.remove(&id) else { continue };
-            let (over, left) = reservation.holds.into_iter().partition(|hold| hold.until <= now.instant);
-            reservation.holds = left;
-            self.release(over);
-            match reservation.holds.iter().map(|hold| hold.until).min() {
-                None => {
-                    self.changed.end(reservation.number);
-                    self.archive.lapse(id, reservation.charged, now.instant);
-                }
-                Some(next) => {
-                    reservation.lapses = next;
-                    self.lapses.insert((next, id));
-                    self.insert_live(id, reservation);
-                }
-            }
-        }
     }
 }

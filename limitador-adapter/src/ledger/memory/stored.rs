@@ -5,7 +5,7 @@ pub mod record;
 
 use super::buckets::after;
 use super::changes::ChangeSet;
-use super::settled_ids::{Charged, Id, Ids};
+use super::settled_ids::{Advance, Charged, Id, Ids};
 use super::state::{Held, MemoryState};
 use crate::ledger::crossing::WarnAt;
 use crate::ledger::moment::Moment;
@@ -48,6 +48,8 @@ struct DeferredRate {
     cost: UsageCost,
     charged: u64,
     hold: Option<Held>,
+    /// The part of `charged` that was charged when the hold lapsed.
+    lapsed: Option<Advance>,
     warn_at: Option<WarnAt>,
 }
 
@@ -153,6 +155,7 @@ impl MemoryState {
                 cost: deferred.cost,
                 charged: 0,
                 hold: hold.map(|at| holds.swap_remove(at)),
+                lapsed: None,
                 warn_at: charge.warn_at.clone(),
             };
             self.charge_up_to(&mut rate, deferred.now, now)?;
@@ -181,6 +184,9 @@ impl MemoryState {
             charged.extend((more > 0).then(|| (Arc::clone(&rate.key), more)));
         }
         if sighting.ends {
+            for rate in &mut result.rates {
+                self.refund_lapsed(rate, rate.cost.of(&usage));
+            }
             self.release(result.rates.iter_mut().filter_map(|rate| rate.hold.take()).collect());
             (result.seen, result.ends) = (true, after(now, SEEN));
         }
@@ -210,18 +216,41 @@ impl MemoryState {
         Ok(more)
     }
 
-    /// Releases all expired holds, and removes expired results.
-    pub fn lapse_stored(&mut self, now: Moment) {
+    /// Refunds what a lapse has charged beyond the usage of a complete result.
+    fn refund_lapsed(&mut self, rate: &mut DeferredRate, used: u64) {
+        let Some(advance) = rate.lapsed.take() else { return };
+        let excess = advance.amount.min(rate.charged.saturating_sub(used));
+        self.buckets.refund(advance.place, excess, advance.window);
+        rate.charged = rate.charged.saturating_sub(excess);
+    }
+
+    /// Ends the holds of a result that have expired, and charges them.
+    fn lapse_rates(&mut self, result: &mut RememberedResult, now: Moment) -> Result<(), Unavailable> {
+        let mut ended = Ok(());
+        for rate in &mut result.rates {
+            let Some(hold) = rate.hold.take_if(|hold| hold.until <= now.instant) else { continue };
+            match self.charge_lapsed(&hold, now) {
+                Ok(advance) => rate.lapsed = advance,
+                Err(error) => ended = Err(error),
+            }
+            let charged = rate.lapsed.as_ref().map_or(0, |advance| advance.amount);
+            rate.charged = rate.charged.saturating_add(charged);
+            self.release(vec![hold]);
+        }
+        ended
+    }
+
+    /// Ends all expired holds, and removes expired results.
+    pub fn lapse_stored(&mut self, now: Moment) -> Result<(), Unavailable> {
         let is_due = |end: &(Instant, Id)| end.0 <= now.instant;
         while let Some((_, id)) = self.stored.lapses.first().copied().filter(is_due) {
             let Some(mut result) = self.stored.remove(id) else {
                 self.stored.lapses.pop_first();
                 continue;
             };
-            let over = result.rates.iter_mut();
-            let over = over.filter_map(|rate| rate.hold.take_if(|hold| hold.until <= now.instant));
-            self.release(over.collect());
+            let ended = self.lapse_rates(&mut result, now);
             self.stored.insert(id, result);
+            ended?;
         }
         while let Some((_, id)) = self.stored.ends.first().copied().filter(is_due) {
             let Some(result) = self.stored.remove(id) else {
@@ -231,5 +260,6 @@ impl MemoryState {
             self.release(result.rates.into_iter().filter_map(|rate| rate.hold).collect());
         }
         self.stored.forget_early(now);
+        Ok(())
     }
 }

@@ -1,11 +1,13 @@
 //! The keys and arguments of the scripts, as they parse them.
 
 use super::{MAX_AMOUNT, key_name};
-use crate::ledger::Key;
+use crate::ledger::calendar;
 use crate::ledger::crossing::WarnAt;
 use crate::ledger::stored::{DeferredCharge, StoredId};
-use policy::model::{Tariff, UsageCost};
+use crate::ledger::{ChargeAt, Hold, Key};
+use policy::model::{Tariff, UsageCost, Window};
 use sha2::{Digest, Sha256};
+use std::time::Duration;
 
 pub fn reservation(id: &str) -> String {
     format!("{}r:{id}", key_name::PREFIX)
@@ -39,6 +41,25 @@ pub fn warn_rules<'a>(first: usize, rules: impl Iterator<Item = &'a Option<WarnA
         text.extend([&position.to_string(), " ", &numbers, ";"]);
     }
     text
+}
+
+/// Formats when a hold is charged. A hold that is charged when it lapses includes the ends of the calendar
+/// periods in which that may happen: the current one, the next one, and the one in which it expires.
+pub fn charge_at(hold: &Hold, server: Duration) -> String {
+    match hold.charge_at {
+        ChargeAt::Admission => "admission".to_owned(),
+        ChargeAt::Commit => "commit".to_owned(),
+        ChargeAt::CommitOrLapse => {
+            let Window::Period(period, zone) = &hold.key.window else { return "lapse".to_owned() };
+            let end = |time| calendar::around(*period, zone, time);
+            let (now, last) = (end(server).end, end(server.saturating_add(hold.ttl)));
+            let mut ends = vec![now, end(now).end, last.start, last.end];
+            ends.sort_unstable();
+            ends.dedup();
+            let ends = ends.iter().filter(|end| **end > server).map(|end| end.as_millis().to_string());
+            format!("lapse {}", ends.collect::<Vec<_>>().join(" "))
+        }
+    }
 }
 
 /// Returns the key of the sorted set of workers. Their scores are the times when they count as gone.

@@ -48,9 +48,9 @@ if known then
   end
 end
 
--- A bucket is charged the amount beyond its charge at admission. An excess is refunded if its window is still
--- running, since a later window never counted it. A bucket that is not named keeps its charge at admission. A
--- hold in the overflow bucket is charged there.
+-- A bucket is charged the amount beyond its charges before the commit. An excess is refunded if its window is
+-- still running, since a later window never counted it. If a bucket is not named, a charge at admission stays,
+-- and one at a lapse is refunded. A hold in the overflow bucket is charged there.
 local is_empty = true
 for at = 6, #KEYS do
   local field = FIRST + (at - 6) * FIELDS
@@ -83,6 +83,9 @@ for at = 6, #KEYS do
     charge(it, window, amount)
     warn(it, asked, rules[at])
   end
+end
+for _, advance in ipairs(advances) do
+  if advance[5] then refund(bucket(advance[4] or advance[1]), advance[3], advance[2]) end
 end
 local told = { settled }
 if result then

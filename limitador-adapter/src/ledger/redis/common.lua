@@ -8,10 +8,12 @@
 -- A bucket is a text "USED END HELD HOLDS UNTIL": the usage of the window that ends at END (0: there is no
 -- window), the amount and number of its holds, and the time when the last of them lapses. A reservation is
 -- "settled", "over UNTIL" (settled without a charge, and remembered until then), or a packed table. The table
--- has a flag `live` (its holds may lapse), its holds {bucket, amount, until, asked} and its charges at
--- admission {asked, amount, window, bucket}. The bucket differs from the requested one only if the amount is
--- in the limit's overflow bucket, for want of room. A background result is a reservation with additional
--- fields (stored.lua).
+-- has a flag `live` (its holds may lapse), its holds {bucket, amount, until, asked, ends} and its charges
+-- before the commit {asked, amount, window, bucket, at_lapse}. The bucket differs from the requested one only
+-- if the amount is in the limit's overflow bucket, for want of room. Otherwise, the second name is absent or
+-- false. A hold with `ends` is charged when it lapses: these are the ends of the calendar periods in which that
+-- may happen, in ascending order; empty for other windows. A background result is a reservation with
+-- additional fields (stored.lua).
 --
 -- The usage of a sliding window is kept in slots, in records next to the bucket's record. A slot begins with
 -- a charge and also takes the charges of the next sixtieth of the window. The whole slot counts until its
@@ -36,6 +38,8 @@ local PREFIX = string.sub(LAPSES, 1, -string.len('lapses') - 1)
 -- The largest integer that Lua represents exactly. Sums saturate at this value.
 local MOST = 9007199254740991
 local REMEMBERED = 30 * 60 * 1000
+-- The number of reservations whose holds one script ends at most, so that it blocks other calls only briefly.
+local LAPSES_AT_ONCE = 100
 -- Same as REMEMBERED_BRIEFLY in ledger.rs.
 local BRIEFLY = 10 * 1000
 -- The size of a bucket in bytes without its name, which is stored twice.
@@ -417,6 +421,35 @@ local function status(told, it, window, amount, max, limited, overflows)
   told[#told + 1] = it.granted
 end
 
+-- The holds that this call has ended, in the fields of a hash: the numbers of those that were `released` or
+-- `charged`, and the charged `tokens` and `micro_usd`.
+local LAPSED, lapsed = PREFIX .. 'lapsed', {}
+
+local function count_lapsed(field, more)
+  lapsed[field] = (lapsed[field] or 0) + more
+end
+
+-- Charges a hold that lapses, if it is to be charged and its window is not over. Returns the charge.
+local function charge_lapsed(held)
+  if not held[5] then return end
+  local unit, window = string.match(held[1], '^[^"]*"[^"]*","([^"]*)","([^"]*)"')
+  local length, lapses = tonumber(string.match(window, '^%d+')), math.min(held[3], now)
+  if window == 'Now' or length and lapses + length <= now then return end
+  if not length then
+    local at = 1
+    while held[5][at] and held[5][at] <= lapses do at = at + 1 end
+    local ends = held[5][at]
+    if not ends or ends <= now then return end
+    calendar[window] = ends
+  end
+  local it = bucket(held[1])
+  sit(it, held[1])
+  local charged = { held[4] or held[1], held[2], charge(it, window, held[2]), held[4] and held[1], true }
+  calendar[window] = nil
+  count_lapsed(unit == 'usd' and 'micro_usd' or 'tokens', held[2])
+  return charged
+end
+
 local function warned_of(name)
   return PREFIX .. 'w:' .. name
 end
@@ -482,7 +515,15 @@ local function known_of(name)
   return cmsgpack.unpack(record)
 end
 
--- Releases all expired holds, or all holds. Returns whether a hold was released.
+-- Adds a charge at a lapse to a reservation or a result.
+local function add_lapsed(reservation, charged)
+  reservation.advances[#reservation.advances + 1] = charged
+  for _, rate in ipairs(reservation.rates or {}) do
+    if rate[1] == charged[1] then rate[3] = math.min(rate[3] + charged[2], MOST) end
+  end
+end
+
+-- Ends all expired holds of a reservation, or all its holds.
 local function lapse_one(id, all)
   local name = PREFIX .. 'r:' .. id
   local reservation = known_of(name)
@@ -492,6 +533,9 @@ local function lapse_one(id, all)
   for _, held in ipairs(reservation.holds) do
     if all or held[3] <= now then
       release(bucket(held[1]), held[2])
+      local charged = charge_lapsed(held)
+      if charged then add_lapsed(reservation, charged) end
+      count_lapsed(charged and 'charged' or 'released', 1)
       over = over + 1
     else
       left[#left + 1] = held
@@ -509,9 +553,16 @@ local function lapse_one(id, all)
   end
 end
 
--- Expired holds are released before anything else happens.
-repeat
-  local due = redis.call('ZRANGEBYSCORE', LAPSES, '-inf', text(now), 'LIMIT', 0, 200)
-  for _, id in ipairs(due) do lapse_one(id) end
-until #due < 200
-save()
+-- Writes the changes of lapsed reservations.
+local function save_lapsed()
+  save()
+  for field, more in pairs(lapsed) do redis.call('HINCRBY', LAPSED, field, text(more)) end
+  lapsed = {}
+end
+
+-- Expired holds end before anything else happens. If there are too many, the others still count until later
+-- calls end them. The sweep repeats until none is left.
+local due = redis.call('ZRANGEBYSCORE', LAPSES, '-inf', text(now), 'LIMIT', 0, LAPSES_AT_ONCE)
+for _, id in ipairs(due) do lapse_one(id) end
+local more_lapses = #due == LAPSES_AT_ONCE
+save_lapsed()

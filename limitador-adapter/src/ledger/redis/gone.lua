@@ -20,7 +20,7 @@ for at = 1, #page[2], 2 do
     ended = ended + 1
   end
 end
-save()
+save_lapsed()
 if page[1] == '0' then
   for worker in pairs(gone) do redis.call('ZREM', KEYS[5], worker) end
 end

@@ -24,13 +24,13 @@ use crate::ledger::stored::{
     CreationCharge, DeferredCharge, Parking, ResultCharges, Seen, Sighting, StoredResult,
 };
 use crate::ledger::{
-    Charge, ChargeAt, CounterReading, Durability, GRANT_REMEMBERED, Grant, Granted, Hit, Hold, Idempotency,
-    Key, Ledger, LedgerOutcome, LedgerSize, Raised, RaisedHold, Settled, StorageBytes, Unavailable, When,
-    is_worker,
+    Charge, CounterReading, Durability, GRANT_REMEMBERED, Grant, Granted, Hit, Hold, Idempotency, Key,
+    LapsedTotals, Ledger, LedgerOutcome, LedgerSize, Raised, RaisedHold, Settled, StorageBytes, Unavailable,
+    When, is_worker,
 };
 use arguments::{
-    amendment, amount, deferred_numbers, flag, grant_record, numbers, reservation, stored, warn_rules,
-    workers_key,
+    amendment, amount, charge_at, deferred_numbers, flag, grant_record, numbers, reservation, stored,
+    warn_rules, workers_key,
 };
 use clock::ServerClock;
 use connection::{Link, Script, ServerProbe};
@@ -53,7 +53,7 @@ const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 const BATCH: usize = 500;
 
 /// The number of reservations that one script inspects to find those of workers that are gone.
-const RESERVATIONS: usize = 1000;
+const RESERVATIONS: usize = 100;
 
 /// The position in KEYS after the common keys, and after a reservation's key, which follows them.
 const AFTER_COMMON: usize = 5;
@@ -283,7 +283,13 @@ impl RedisLedger {
         let mut answer = self.run(&self.sweep, &self.keys([], []), &arguments).await?;
         let (now, more) = (Duration::from_millis(answer.next()?), answer.next()? > 0);
         let (counters, reservations, holds) = (answer.size()?, answer.size()?, answer.size()?);
-        let size = LedgerSize { counters, bytes: None, reservations, holds, settled: None, forgotten: 0 };
+        let lapsed = LapsedTotals {
+            released: answer.next()?,
+            charged: answer.next()?,
+            tokens: answer.next()?,
+            micro_usd: answer.next()?,
+        };
+        let size = LedgerSize { counters, reservations, holds, lapsed, ..LedgerSize::default() };
         Ok(Swept { now, more, size })
     }
 }
@@ -308,7 +314,7 @@ impl Ledger for RedisLedger {
                     amount(hold.max),
                     hold.ttl.min(YEAR).as_millis().to_string(),
                     flag(hold.enforced),
-                    flag(hold.charge_at == ChargeAt::Admission),
+                    charge_at(hold, server),
                 ]);
             }
             arguments

@@ -1,6 +1,7 @@
 -- Holds every amount, or none. KEYS[5] is the reservation, followed by the buckets. ARGV[2] is its id, [3] the
 -- room for counters and [4] the thresholds, followed for each bucket by: window, amount, max, ttl in ms,
--- whether lack of room refuses, and whether admission charges it. Returns -1 and the time; or whether it was
+-- whether lack of room refuses, and when it is charged: "admission", "commit", or "lapse" if it is also charged
+-- when it lapses. The latter is followed by the ends of calendar periods. Returns -1 and the time; or whether it was
 -- admitted, whether the id was known (0 no, 1 live, 2 over), the buckets' statuses, and the thresholds that
 -- were reached.
 
@@ -8,13 +9,22 @@ local FIELDS, FIRST = 6, 5
 local reservation, id = KEYS[5], ARGV[2]
 set_room(ARGV[3])
 set_rules(ARGV[4])
+
+-- Returns the ends of the calendar periods in which a hold may lapse. Nil if it is not charged then.
+local function lapse_ends(text)
+  if string.sub(text, 1, 5) ~= 'lapse' then return nil end
+  local ends = {}
+  for number in string.gmatch(text, '%d+') do ends[#ends + 1] = tonumber(number) end
+  return ends
+end
+
 local wants = {}
 for at = 6, #KEYS do
   local field = FIRST + (at - 6) * FIELDS
   wants[#wants + 1] = {
     asked = KEYS[at], window = window_of(ARGV[field]), amount = tonumber(ARGV[field + 1]),
     max = tonumber(ARGV[field + 2]), untils = now + tonumber(ARGV[field + 3]), refuses = ARGV[field + 4] == '1',
-    charges = ARGV[field + 5] == '1',
+    charges = ARGV[field + 5] == 'admission', ends = lapse_ends(ARGV[field + 5]),
   }
 end
 
@@ -74,6 +84,7 @@ for at, want in ipairs(wants) do
   else
     local held = { want.name, want.amount, want.untils }
     if overflows then held[4] = want.asked end
+    if want.ends then held[4], held[5] = held[4] or false, want.ends end
     kept[#kept + 1] = held
   end
   first, last = math.min(first or want.untils, want.untils), math.max(last, want.untils)

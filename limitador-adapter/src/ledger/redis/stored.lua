@@ -63,6 +63,20 @@ local function charge_up_to(result, rate, amount)
   return more
 end
 
+-- Refunds what lapses have charged beyond the usage of a complete result.
+local function refund_lapsed(result, input, usage)
+  for _, advance in ipairs(result.advances) do
+    for _, rate in ipairs(result.rates) do
+      if rate[1] == advance[1] then
+        local excess = math.min(advance[2], math.max(rate[3] - cost_of_usage(rate[4], input, usage), 0))
+        refund(bucket(advance[4] or advance[1]), advance[3], excess)
+        rate[3] = rate[3] - excess
+      end
+    end
+  end
+  result.advances = {}
+end
+
 -- Records that a result was seen. Returns how much that charges, for each of its rates in order.
 local function see(result, usage)
   local input = usage[2]
@@ -75,6 +89,7 @@ local function see(result, usage)
     charged[at] = charge_up_to(result, rate, cost_of_usage(rate[4], input, usage))
   end
   if usage[9] == 1 then
+    refund_lapsed(result, input, usage)
     for _, held in ipairs(result.holds) do release(bucket(held[1]), held[2]) end
     if #result.holds > 0 then redis.call('DECRBY', HOLDS, #result.holds) end
     result.holds, result.live, result.seen, result.keep = {}, false, true, now + SEEN

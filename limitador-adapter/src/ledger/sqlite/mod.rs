@@ -151,6 +151,6 @@ impl Ledger for SqliteLedger {
         Ok(())
     }
     async fn release_gone(&self, now: Moment) -> Result<usize, Unavailable> {
-        Ok(self.memory.release_gone(now))
+        self.memory.release_gone(now)
     }
 }

@@ -5,8 +5,8 @@ use super::{BUFFER, expression, expression_in, header_name, header_value, money,
 use crate::document::{DocumentNode, DocumentObject, KnownFields, Reported, distinct, one_line, shortened};
 use crate::duration;
 use crate::model::{
-    Boundary, DEFAULT_TTL, Limit, Maximum, Overrun, Period, Rate, Share, SoftSignal, Ttl, Unit, Window,
-    ZoneName, boundary, names,
+    Boundary, DEFAULT_TTL, Limit, Maximum, OnLapse, Overrun, Period, Rate, Share, SoftSignal, Ttl, Unit,
+    Window, ZoneName, boundary, names,
 };
 use expression::cel::{Expression, Phase, ResultType};
 use std::sync::Arc;
@@ -24,6 +24,7 @@ const UNITS: &[(&str, Unit)] = &[
 const WINDOW_TYPES: &[(&str, bool)] = &[("Fixed", false), ("Sliding", true)];
 const OUTPUT_CAPS: &[(&str, bool)] = &[("None", false), ("Inject", true)];
 const OVERRUNS: &[(&str, Overrun)] = &[("Continue", Overrun::Continue), ("Cut", Overrun::Cut)];
+const ON_LAPSE: &[(&str, OnLapse)] = &[("Charge", OnLapse::Charge), ("Release", OnLapse::Release)];
 const BOUNDARIES: &[(&str, bool)] = &[("Hard", false), ("Soft", true)];
 /// The maximum number of headers of a signal, and the maximum length of a value in bytes.
 const MAX_SIGNAL_HEADERS: usize = 8;
@@ -51,7 +52,7 @@ const RATE: KnownFields = KnownFields {
     ignored: &[],
 };
 const RESERVATION: KnownFields =
-    KnownFields { known: &["amount", "ttl", "maxShare"], later: &[], ignored: &[] };
+    KnownFields { known: &["amount", "ttl", "maxShare", "onLapse"], later: &[], ignored: &[] };
 const SOFT_SIGNAL: KnownFields = KnownFields { known: &["headers"], later: &[], ignored: &[] };
 const SIGNAL_HEADER: KnownFields = KnownFields { known: &["name", "value"], later: &[], ignored: &[] };
 const COUNTER: KnownFields = KnownFields { known: &["expression"], later: &[], ignored: &[] };
@@ -90,7 +91,7 @@ fn limit(name: &str, node: DocumentNode<'_>, priced: bool) -> Result<Limit, Repo
     let warn_at = limit.optional("warnAt").map(|node| warn_at(&node, rates.as_deref())).transpose();
     let caps_output =
         limit.optional("outputCap").map(|node| caps_output(&node, rates.as_deref())).transpose();
-    let ReservationFields { amount, ttl, max_share } = reservation?.unwrap_or_default();
+    let ReservationFields { amount, ttl, max_share, on_lapse } = reservation?.unwrap_or_default();
     Ok(Limit {
         name: name?,
         when: when?.unwrap_or_default(),
@@ -99,6 +100,7 @@ fn limit(name: &str, node: DocumentNode<'_>, priced: bool) -> Result<Limit, Repo
         amount,
         ttl,
         max_share,
+        on_lapse,
         overrun: overrun?.unwrap_or_default(),
         boundary: boundary?,
         warn_at: warn_at?.unwrap_or_default(),
@@ -329,11 +331,13 @@ struct ReservationFields {
     amount: Option<Expression>,
     ttl: Ttl,
     max_share: Option<Share>,
+    on_lapse: OnLapse,
 }
 
 impl Default for ReservationFields {
     fn default() -> Self {
-        Self { amount: None, ttl: Ttl::Fixed(DEFAULT_TTL), max_share: None }
+        let (ttl, on_lapse) = (Ttl::Fixed(DEFAULT_TTL), OnLapse::default());
+        Self { amount: None, ttl, max_share: None, on_lapse }
     }
 }
 
@@ -345,8 +349,25 @@ fn reservation(
     let amount = reservation.optional("amount").map(|node| amount(&node)).transpose();
     let ttl = reservation.optional("ttl").map(|node| ttl(&node)).transpose();
     let max_share = reservation.optional("maxShare").map(|node| max_share(&node, rates)).transpose();
+    let on_lapse = reservation.optional("onLapse").map(|node| on_lapse(&node, rates)).transpose();
     let ttl = ttl?.unwrap_or(Ttl::Fixed(DEFAULT_TTL));
-    Ok(ReservationFields { amount: amount?, ttl, max_share: max_share? })
+    let on_lapse = on_lapse?.unwrap_or_default();
+    Ok(ReservationFields { amount: amount?, ttl, max_share: max_share?, on_lapse })
+}
+
+/// Reads `onLapse`. A lapsed hold of `concurrency` is always released, and `requests` are charged at admission.
+fn on_lapse(node: &DocumentNode<'_>, rates: Result<&[Rate], &Reported>) -> Result<OnLapse, Reported> {
+    let on_lapse = node.word(ON_LAPSE, &[])?;
+    needs_usage(node, rates)?;
+    Ok(on_lapse)
+}
+
+/// Refuses a field if no rate counts usage.
+fn needs_usage(node: &DocumentNode<'_>, rates: Result<&[Rate], &Reported>) -> Result<(), Reported> {
+    if rates.is_ok_and(|rates| !rates.iter().any(|rate| rate.unit.is_of_usage())) {
+        return Err(node.refuse("needs a rate in `tokens`, `inputTokens`, `outputTokens` or `usd`"));
+    }
+    Ok(())
 }
 
 /// Reads `maxShare`. For `requests` and `concurrency`, every request holds one, so a share would be
@@ -359,9 +380,7 @@ fn max_share(node: &DocumentNode<'_>, rates: Result<&[Rate], &Reported>) -> Resu
             "`{told}` is not a percentage of the limit such as `20%`: above 0% and at most 100%"
         ))
     })?;
-    if rates.is_ok_and(|rates| !rates.iter().any(|rate| rate.unit.is_of_usage())) {
-        return Err(node.refuse("needs a rate in `tokens`, `inputTokens`, `outputTokens` or `usd`"));
-    }
+    needs_usage(node, rates)?;
     Ok(share)
 }
 

@@ -15,7 +15,7 @@ pub struct EndedRecords {
     pub old: Vec<Id>,
     /// Ids that were settled without a charge, and when each may be forgotten.
     pub brief: Vec<(Id, UnixNanos)>,
-    /// What was charged at admission for each lapsed id. `None` if it is no longer lapsed.
+    /// What was charged before the commit for each lapsed id. `None` if it is no longer lapsed.
     pub lapsed: Vec<(Id, Option<LapsedRecord>)>,
 }
 

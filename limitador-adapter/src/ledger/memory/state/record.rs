@@ -98,9 +98,10 @@ impl MemoryState {
         let grants = state.grants.into_iter().map(|(id, end)| (id, clock.instant(end)));
         self.grants.ends = grants.collect();
         self.buckets.forget_empty();
-        // A charge at admission may be of a window that has ended. No other window may get its id.
+        // A charge before the commit may be of a window that has ended. No other window may get its id.
         let charged = self.live.values().map(|reservation| &reservation.charged);
-        let charged = charged.chain(self.archive.lapsed_charges()).flatten();
+        let charged =
+            charged.chain(self.archive.lapsed_charges()).flatten().chain(self.stored.lapsed_charges());
         let last = charged.map(|advance| advance.window).max();
         self.buckets.skip_ids(last.unwrap_or_default());
         Ok(())

@@ -2,8 +2,8 @@
 
 use super::{DeferredRate, RememberedResult, StoredResults};
 use crate::ledger::crossing::WarnAt;
-use crate::ledger::memory::record::{HoldRecord, KeyRecord, RecordClock, UnixNanos};
-use crate::ledger::memory::settled_ids::Id;
+use crate::ledger::memory::record::{AdvanceRecord, HoldRecord, KeyRecord, RecordClock, UnixNanos};
+use crate::ledger::memory::settled_ids::{Advance, Id};
 use crate::ledger::memory::state::MemoryState;
 use crate::ledger::stored::{Sighting, StoredId};
 use llm::response::Usage;
@@ -27,6 +27,8 @@ struct RateRecord {
     cost: CostRecord,
     charged: u64,
     hold: Option<HoldRecord>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    lapsed: Option<AdvanceRecord>,
     /// The maximum, and the thresholds in percent.
     warn_at: Option<(u64, Vec<u8>)>,
 }
@@ -80,6 +82,7 @@ impl RateRecord {
             cost: CostRecord::from(&rate.cost),
             charged: rate.charged,
             hold: rate.hold.as_ref().map(|held| HoldRecord::of(held, clock)),
+            lapsed: rate.lapsed.as_ref().map(AdvanceRecord::from),
             warn_at: rate.warn_at.as_ref().map(|warn_at| (warn_at.max, percents(warn_at))),
         }
     }
@@ -90,7 +93,8 @@ impl RateRecord {
             WarnAt { max, thresholds: thresholds.collect() }
         });
         let hold = self.hold.map(|hold| hold.restored(clock));
-        DeferredRate { key: self.key.0, cost: self.cost.into(), charged: self.charged, hold, warn_at }
+        let (key, cost, lapsed) = (self.key.0, self.cost.into(), self.lapsed.map(Into::into));
+        DeferredRate { key, cost, charged: self.charged, hold, lapsed, warn_at }
     }
 }
 
@@ -153,6 +157,11 @@ impl StoredResults {
     pub fn note(&mut self, results: &[(Id, Option<ResultRecord>)], early: &[(Id, Option<EarlyRecord>)]) {
         results.iter().for_each(|(id, _)| self.changed.note(*id));
         early.iter().for_each(|(id, _)| self.early_changed.note(*id));
+    }
+
+    /// Returns the charges that were made when holds of results lapsed.
+    pub fn lapsed_charges(&self) -> impl Iterator<Item = &Advance> {
+        self.results.values().flat_map(|result| &result.rates).filter_map(|rate| rate.lapsed.as_ref())
     }
 
     /// Restores reads of unknown results.
