@@ -76,6 +76,12 @@ impl CallFailure {
         }
     }
 
+    /// Whether the connection or a proxy may have caused the status, so that a retry may succeed: Cancelled,
+    /// Unknown, ResourceExhausted, Aborted, Internal, DataLoss.
+    pub fn may_be_of_connection(self) -> bool {
+        matches!(self, Self::Status(1 | 2 | 8 | 10 | 13 | 15))
+    }
+
     /// Whether a retry cannot succeed: InvalidArgument, NotFound, FailedPrecondition, OutOfRange.
     pub fn is_final(self) -> bool {
         matches!(self, Self::Status(3 | 5 | 9 | 11))

@@ -145,6 +145,23 @@ fn an_adapter_that_is_away_is_asked_again_and_then_the_failure_mode_decides() {
 }
 
 #[test]
+fn a_call_that_the_connection_ended_is_repeated_once() {
+    for (second, replied) in [(Reply::Ok, None), (Reply::OverLimit, Some(429)), (Reply::Fail(13), Some(503))]
+    {
+        let mut worker = Worker::new(tokens(), "Deny", true);
+        let request = worker.request(POST, false);
+        worker.body(request, BODY, true);
+        worker.answer(0, Reply::Fail(13));
+        assert!(worker.is_held(request), "{second:?}");
+        worker.answer(0, second);
+        assert_eq!(Worker::replied(request), replied, "{second:?}");
+        worker.end(request);
+        worker.finish();
+        assert_eq!(worker.ended.len(), usize::from(second != Reply::OverLimit), "{second:?}");
+    }
+}
+
+#[test]
 fn what_a_stream_leaves_is_asked_by_calls_of_their_own() {
     let mut worker = Worker::new(tokens(), "Deny", true);
     worker.open_stream();
