@@ -110,6 +110,7 @@ elseif is_empty then
   -- Repeating this commit changes nothing. It is remembered only for a reserve that may still arrive.
   redis.call('SET', reservation, 'over ' .. text(now + BRIEFLY), 'PX', text(BRIEFLY))
 else
-  redis.call('SET', reservation, 'settled', 'PX', text(REMEMBERED))
+  redis.call('DEL', reservation)
+  settle(id)
 end
 return report(told)

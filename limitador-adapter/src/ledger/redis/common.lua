@@ -7,7 +7,7 @@
 --
 -- A bucket is a text "USED END HELD HOLDS UNTIL": the usage of the window that ends at END (0: there is no
 -- window), the amount and number of its holds, and the time when the last of them lapses. A reservation is
--- "settled", "over UNTIL" (settled without a charge, and remembered until then), or a packed table. The table
+-- a packed table, or "over UNTIL" (settled without a charge, and remembered until then). The table
 -- has a flag `live` (its holds may lapse), its holds {bucket, amount, until, asked, ends} and its charges
 -- before the commit {asked, amount, window, bucket, at_lapse}. The bucket differs from the requested one only
 -- if the amount is in the limit's overflow bucket, for want of room. Otherwise, the second name is absent or
@@ -38,6 +38,7 @@ local PREFIX = string.sub(LAPSES, 1, -string.len('lapses') - 1)
 -- The largest integer that Lua represents exactly. Sums saturate at this value.
 local MOST = 9007199254740991
 local REMEMBERED = 30 * 60 * 1000
+local QUARTER = 15 * 60 * 1000
 -- The number of reservations whose holds one script ends at most, so that it blocks other calls only briefly.
 local LAPSES_AT_ONCE = 100
 -- Same as REMEMBERED_BRIEFLY in ledger.rs.
@@ -506,10 +507,35 @@ local function report(told)
   return told
 end
 
+-- Returns the set that remembers the settled ids of a quarter of an hour whose hashes begin with the same four
+-- digits, and the number of this id in it. Redis stores a set of up to 512 numbers without any overhead for each.
+local function settled_in(quarter, id)
+  local hash = redis.sha1hex(id)
+  return PREFIX .. 'd:' .. text(quarter) .. ':' .. string.sub(hash, 1, 4), text(tonumber(string.sub(hash, 5, 16), 16))
+end
+
+-- Remembers that an id is settled.
+local function settle(id)
+  local quarter = math.floor(now / QUARTER)
+  local set, number = settled_in(quarter, id)
+  redis.call('SADD', set, number)
+  redis.call('PEXPIREAT', set, text((quarter + 1) * QUARTER + REMEMBERED))
+end
+
+local function is_settled(id)
+  local quarter = math.floor(now / QUARTER)
+  for back = 0, REMEMBERED / QUARTER do
+    if redis.call('SISMEMBER', settled_in(quarter - back, id)) == 1 then return true end
+  end
+  return false
+end
+
 -- Returns the record of a reservation: a table, "settled", or nil.
 local function known_of(name)
   local record = redis.call('GET', name)
-  if not record or record == 'settled' then return record end
+  if not record then return is_settled(string.sub(name, string.len(PREFIX .. 'r:') + 1)) and 'settled' or nil end
+  -- Earlier versions remembered settled ids like this.
+  if record == 'settled' then return record end
   local untils = string.match(record, '^over (%d+)$')
   if untils then return tonumber(untils) > now and 'settled' or nil end
   return cmsgpack.unpack(record)
