@@ -8,25 +8,25 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 /// The calls of a response.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Calls {
+pub(super) struct AgentCalls {
     known: Results,
     /// The calls of the open document. A message that precedes the last one of the user belongs to an earlier
     /// response.
     open: Results,
-    message: Message,
+    message: OpenMessage,
     /// The number of calls that had a document of their own.
     documents: u64,
 }
 
 /// The open message.
 #[derive(Clone, Debug, Default)]
-struct Message {
+struct OpenMessage {
     id: Option<u64>,
     is_of_user: bool,
     tally: Tally,
 }
 
-impl Calls {
+impl AgentCalls {
     /// Sets the id of the open message. Agents may repeat a message, with the same id.
     pub(super) fn message_id(&mut self, id: &[u8]) {
         let mut hasher = DefaultHasher::new();
@@ -46,7 +46,7 @@ impl Calls {
 
     /// Ends the open message. Returns whether it reported output.
     pub(super) fn end_message(&mut self) -> bool {
-        let Message { id, is_of_user, tally } = std::mem::take(&mut self.message);
+        let OpenMessage { id, is_of_user, tally } = std::mem::take(&mut self.message);
         if is_of_user {
             self.open = Results::default();
         } else if !tally.is_zero() {

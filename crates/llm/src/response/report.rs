@@ -2,7 +2,7 @@
 //! every place that a dialect names.
 
 use super::Usage;
-use super::calls::Calls;
+use super::calls::AgentCalls;
 use super::document::Document;
 use super::names;
 use super::place::Node;
@@ -140,7 +140,7 @@ struct Unusual {
     extra: Tally,
     /// The results of a stream with several results.
     results: Results,
-    calls: Calls,
+    calls: AgentCalls,
     quoted: QuotedText,
     /// A count with its name and its value in separate members.
     pair: (Option<Field>, Option<u64>),
@@ -680,11 +680,16 @@ impl Report {
 
     /// Records the type of the document.
     fn kind(&mut self, kind: &[u8]) {
+        // Most events are of these types, so nothing else is compared.
+        if kind.ends_with(b"delta") {
+            self.document.mute |= self.events && kind.ends_with(b"audio.delta");
+            return;
+        }
         if matches!(kind, b"error" | b"response.failed") {
             self.ended_in_error = true;
         }
         self.document.is_usage |= names::is_named_usage(kind);
-        self.document.mute |= kind == b"error" || self.events && kind.ends_with(b"audio.delta");
+        self.document.mute |= kind == b"error";
         self.document.repeats |= repeats(kind, self.events);
     }
 }
