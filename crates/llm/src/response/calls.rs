@@ -10,9 +10,8 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 #[derive(Clone, Debug, Default)]
 pub(super) struct AgentCalls {
     known: Results,
-    /// The calls of the open document. A message that precedes the last one of the user belongs to an earlier
-    /// response.
-    open: Results,
+    /// The number of calls before the open document.
+    before: usize,
     message: OpenMessage,
     /// The number of calls that had a document of their own.
     documents: u64,
@@ -44,21 +43,22 @@ impl AgentCalls {
         self.message.tally.merge(usage);
     }
 
-    /// Ends the open message. Returns whether it reported output.
+    /// Ends the open message. Returns whether it reported output. A message that precedes the last one of the
+    /// user belongs to an earlier response.
     pub(super) fn end_message(&mut self) -> bool {
         let OpenMessage { id, is_of_user, tally } = std::mem::take(&mut self.message);
         if is_of_user {
-            self.open = Results::default();
+            self.known.truncate(self.before);
         } else if !tally.is_zero() {
-            let id = id.unwrap_or(self.open.len());
-            self.open.note(id, tally.usage());
+            let id = id.unwrap_or(self.known.len() as u64);
+            self.known.note(id, tally.usage());
         }
         tally.tells_output()
     }
 
     /// Ends the open document.
     pub(super) fn end_document(&mut self) {
-        self.known.note_all(std::mem::take(&mut self.open));
+        self.before = self.known.len();
     }
 
     /// Records the usage of a call that has the open document of its own. If the document is partial, a later
@@ -70,8 +70,6 @@ impl AgentCalls {
 
     /// Returns the sum of all calls, if there are any.
     pub(super) fn sum(&self) -> Option<Usage> {
-        let mut known = self.known.clone();
-        known.note_all(self.open.clone());
-        known.sum()
+        self.known.sum()
     }
 }

@@ -7,7 +7,7 @@ use super::report::Report;
 use crate::json::{LABEL, Reader, characters};
 
 /// The longest string with counts that is read, in bytes.
-const MAX_COUNTS: usize = 4096;
+const MAX_COUNTS: usize = 1024;
 
 /// The content of an open string.
 #[derive(Clone, Debug, Default)]

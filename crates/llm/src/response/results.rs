@@ -31,13 +31,13 @@ impl Results {
         earlier.total = earlier.input.saturating_add(earlier.output);
     }
 
-    /// Records the usage of several results.
-    pub(super) fn note_all(&mut self, results: Self) {
-        results.0.into_iter().for_each(|(name, usage)| self.note(name, usage));
+    /// Forgets the latest results, except for this number of results.
+    pub(super) fn truncate(&mut self, length: usize) {
+        self.0.truncate(length);
     }
 
-    pub(super) fn len(&self) -> u64 {
-        self.0.len() as u64
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
     }
 
     /// Returns the sum of all results, if there are any.
