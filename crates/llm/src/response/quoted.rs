@@ -39,13 +39,14 @@ impl Report {
     }
 
     /// Reads a piece of the string. Strings inside of other strings are text.
-    pub(super) fn quoted_piece(&mut self, piece: &[u8]) {
+    pub(super) fn quoted_piece(&mut self, mut piece: &[u8]) {
         if self.inside.is_some() {
             return self.quoted_text(piece);
         }
         let mut quoted = std::mem::take(self.quoted_mut());
         if let QuotedText::Unknown = quoted {
-            quoted = match piece.iter().find(|byte| !byte.is_ascii_whitespace()) {
+            piece = piece.trim_ascii_start();
+            quoted = match piece.first() {
                 None => return,
                 Some(b'{') => QuotedText::Document(Box::default(), std::mem::take(&mut self.document)),
                 Some(_) => QuotedText::Text,
