@@ -1,6 +1,6 @@
 # The one entry point. Each target is one script of scripts/, which installs what it misses.
 .DEFAULT_GOAL := help
-.PHONY: help build manifests release demo test test-release test-valkey test-clients test-k8s test-envoy-gateway test-istio test-outages test-kills test-page test-monitoring screenshots cluster-test cluster k8s-up k8s-down kind-up kind-test kind-down crds chart docs reference check fuzz storm bench
+.PHONY: help build manifests release demo test test-release test-storages test-clients test-k8s test-envoy-gateway test-istio test-outages test-kills test-page test-monitoring screenshots cluster-test cluster k8s-up k8s-down kind-up kind-test kind-down crds chart docs reference check fuzz storm bench
 
 help: ## what there is
 	@bash scripts/help.sh
@@ -23,8 +23,8 @@ test: ## every check and test that needs no container engine
 test-release: ## dist/release alone: its checksums, programs and images, and its chart in a real cluster (as root)
 	@bash scripts/test-release.sh
 
-test-valkey: ## the tests of the counters, with Valkey in place of Redis
-	@bash scripts/test-valkey.sh
+test-storages: ## the tests of the counters, with Valkey and Redis 8 in place of Redis 7
+	@bash scripts/test-storages.sh
 
 test-clients: ## SDKs and coding agents from PyPI and npm, through a real Envoy; CLIENTS=NAME for some of them
 	@bash scripts/test-clients.sh

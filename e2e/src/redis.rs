@@ -5,6 +5,7 @@ use crate::{artefacts, wait};
 use rustix::process::Signal;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use tempfile::TempDir;
 
@@ -16,6 +17,7 @@ const SLOTS: u16 = 16_384;
 
 /// A running (or stopped, or killed) Redis.
 pub struct Redis {
+    program: PathBuf,
     process: Process,
     folder: TempDir,
     port: u16,
@@ -31,6 +33,11 @@ impl Redis {
     /// Starts a Redis with these arguments. `PORT` and `FOLDER` in them are replaced.
     pub fn start_with(arguments: &[&str]) -> Self {
         Self::configured("", arguments)
+    }
+
+    /// Starts another program than the usual one.
+    pub fn program(program: &Path) -> Self {
+        Self::with_program(program, "", &["--save", "", "--appendonly", "no"])
     }
 
     /// Starts a replica of another.
@@ -91,6 +98,10 @@ impl Redis {
     }
 
     fn configured(configuration: &str, arguments: &[&str]) -> Self {
+        Self::with_program(&artefacts::redis(), configuration, arguments)
+    }
+
+    fn with_program(program: &Path, configuration: &str, arguments: &[&str]) -> Self {
         // Another process may take the port before Redis binds it.
         for _ in 0..3 {
             let folder = tempfile::tempdir().expect("a temporary folder can be made");
@@ -101,8 +112,8 @@ impl Redis {
                 .iter()
                 .map(|argument| argument.replace("PORT", &own_port).replace("FOLDER", &own_folder))
                 .collect();
-            let process = spawn(&folder, port, &arguments);
-            let mut redis = Self { process, folder, port, arguments };
+            let process = spawn(program, &folder, port, &arguments);
+            let mut redis = Self { program: program.to_owned(), process, folder, port, arguments };
             if redis.becomes_ready() {
                 return redis;
             }
@@ -187,7 +198,7 @@ impl Redis {
     /// Restarts Redis on the same port, with its data on disk.
     pub fn restart(&mut self) {
         self.process.kill();
-        self.process = spawn(&self.folder, self.port, &self.arguments);
+        self.process = spawn(&self.program, &self.folder, self.port, &self.arguments);
         assert!(self.becomes_ready(), "Redis does not come back:\n{}", self.log());
     }
 
@@ -208,8 +219,8 @@ fn wait_for_cluster(nodes: &[Redis]) {
     });
 }
 
-fn spawn(folder: &TempDir, port: u16, arguments: &[String]) -> Process {
-    let mut command = Command::new(artefacts::redis());
+fn spawn(program: &Path, folder: &TempDir, port: u16, arguments: &[String]) -> Process {
+    let mut command = Command::new(program);
     command.current_dir(folder.path()).arg(CONFIGURATION).args([
         "--port",
         &port.to_string(),

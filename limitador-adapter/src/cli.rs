@@ -3,13 +3,10 @@
 #[cfg(feature = "kubernetes")]
 use crate::kubernetes::{DEFAULT_CONTROLLER, crd::Group};
 use crate::ledger::memory::budget;
-#[cfg(feature = "redis")]
-use crate::ledger::redis::url::{RedisUrl, RedisUrlError};
 use crate::ledger::shares::Capacity;
 use crate::secret::without;
 pub use crate::spans::{OtlpProtocol, SpanArgs};
-#[cfg(feature = "sqlite")]
-use crate::sqlite_path::{self, SqlitePathError};
+pub use crate::storage::{Storage, StorageAccessArgs, StorageError};
 pub use crate::usage::cli::{UsageArgs, UsageFormat, UsageStoreArgs};
 use crate::warnings::url::{WebhookUrl, WebhookUrlError};
 use clap::error::ErrorKind;
@@ -18,7 +15,6 @@ use std::convert::Infallible;
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::Duration;
 
 /// Token rate limits for LLM APIs. Serves TokenRateLimitPolicies to Weir's filters and counts usage.
@@ -109,9 +105,11 @@ pub struct ServeArgs {
         hide_env_values = true,
         value_name = "STORAGE",
         default_value = Storage::DEFAULT,
-        value_parser = storage
+        value_parser = Storage::parse
     )]
     pub storage: Result<Storage, StorageError>,
+    #[command(flatten)]
+    pub storage_access: StorageAccessArgs,
     /// How much memory counters (one per limit, unit, window and user) may take, such as 256Mi. By default a third of the
     /// container's or machine's memory; in Redis half of its maxmemory. Half of it is divided evenly among the limits. A
     /// limit without room for another counter counts its further users together, in one overflow counter.
@@ -371,67 +369,8 @@ fn counter(text: &str) -> Result<(String, String), String> {
     Ok((name.to_owned(), value.to_owned()))
 }
 
-/// The storage of counters.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Storage {
-    /// The memory of this process.
-    Memory,
-    /// A SQLite file.
-    #[cfg(feature = "sqlite")]
-    Sqlite(PathBuf),
-    /// In a Redis, which several adapters may share.
-    #[cfg(feature = "redis")]
-    Redis(RedisUrl),
-}
-
-/// Why a storage cannot be used. The message never repeats the value, which may contain a password.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum StorageError {
-    /// An unknown kind of storage.
-    #[error("is not a storage; use `sqlite:PATH`, `memory` or `redis://HOST`")]
-    Unknown,
-    /// An invalid path of a SQLite file.
-    #[cfg(feature = "sqlite")]
-    #[error("{0}; use sqlite:PATH, or `memory`")]
-    Sqlite(SqlitePathError),
-    /// An invalid Redis URL.
-    #[cfg(feature = "redis")]
-    #[error("{0}")]
-    Redis(RedisUrlError),
-}
-
-impl Storage {
-    /// The default. A restart loses nothing.
-    #[cfg(feature = "sqlite")]
-    pub const DEFAULT: &str = "sqlite:data/counters.db";
-    #[cfg(not(feature = "sqlite"))]
-    pub const DEFAULT: &str = "memory";
-}
-
-impl FromStr for Storage {
-    type Err = StorageError;
-
-    fn from_str(text: &str) -> Result<Self, StorageError> {
-        #[cfg(feature = "sqlite")]
-        if let Some(path) = sqlite_path::parse(text) {
-            return path.map(Self::Sqlite).map_err(StorageError::Sqlite);
-        }
-        match text {
-            "memory" => Ok(Self::Memory),
-            #[cfg(feature = "redis")]
-            _ if text.starts_with("redis") => text.parse().map(Self::Redis).map_err(StorageError::Redis),
-            _ => Err(StorageError::Unknown),
-        }
-    }
-}
-
 /// clap's errors repeat a value that its parser rejects, so this parser accepts every value.
 fn webhook(text: &str) -> Result<Result<WebhookUrl, WebhookUrlError>, Infallible> {
-    Ok(text.parse())
-}
-
-/// Like [`webhook`], accepts every value.
-fn storage(text: &str) -> Result<Result<Storage, StorageError>, Infallible> {
     Ok(text.parse())
 }
 
@@ -452,8 +391,17 @@ impl Cli {
         let Command::Serve(serve) = &self.command else { return Ok(self) };
         let invalid =
             |message: String| Err(clap::Error::raw(ErrorKind::ValueValidation, format!("{message}\n")));
-        if let Err(error) = &serve.storage {
-            return invalid(format!("invalid value for '--storage <STORAGE>' (or WEIR_STORAGE): {error}"));
+        match &serve.storage {
+            Ok(storage) => {
+                if let Err(error) = serve.storage_access.check(storage) {
+                    return invalid(error);
+                }
+            }
+            Err(error) => {
+                return invalid(format!(
+                    "invalid value for '--storage <STORAGE>' (or WEIR_STORAGE): {error}"
+                ));
+            }
         }
         if let Err(error) = serve.usage.access() {
             return invalid(format!("invalid value for '--usage <STORE>' (or WEIR_USAGE): {error}"));

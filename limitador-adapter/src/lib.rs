@@ -30,6 +30,7 @@ pub mod secret;
 pub mod serve;
 pub mod spans;
 pub mod sqlite_path;
+pub mod storage;
 pub mod usage;
 pub mod warned;
 pub mod warnings;

@@ -1,7 +1,7 @@
 //! The adapter's metrics for Prometheus. No other file uses the exporter. There is no global recorder, so
 //! several adapters in one process count separately.
 
-use crate::ledger::LedgerSize;
+use crate::ledger::{LedgerSize, StorageFault};
 use crate::refusals::RefusalLog;
 use crate::warned::WarningLog;
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Label, Level, Metadata, Recorder, SharedString};
@@ -138,6 +138,12 @@ pub const METRICS: &[AdapterMetric] = &[
         help: "1 if the storage takes no further holds.",
     },
     AdapterMetric {
+        name: "weir_storage_fault",
+        kind: MetricKind::Gauge,
+        labels: &["fault"],
+        help: "1 for the storage's present fault: `full`; `unreachable` (it does not answer, or is not ready to); `read_only` (it takes no writes); `denied` (it rejects the credentials or a command); `unsupported` (it is too old, or lacks a command); `failed` (anything else).",
+    },
+    AdapterMetric {
         name: "weir_settled_forgotten_total",
         kind: MetricKind::Counter,
         labels: &[],
@@ -259,10 +265,8 @@ pub const METRICS: &[AdapterMetric] = &[
 pub struct StorageState {
     /// The size of the ledger, if it answers.
     pub size: Option<LedgerSize>,
-    /// Whether the storage works.
-    pub is_up: bool,
-    /// Whether it takes no further holds.
-    pub is_full: bool,
+    /// Why the storage does not work.
+    pub fault: Option<StorageFault>,
     /// Since when it has been counting, as time since 1970.
     pub since: Option<Duration>,
 }
@@ -477,7 +481,7 @@ impl AdapterMetrics {
     /// Renders the exposition. A size that is no longer known is NaN, because the last one would look as if it
     /// were current.
     pub fn render(&self, storage: &StorageState) -> String {
-        let StorageState { size, is_up, is_full, since } = *storage;
+        let StorageState { size, fault, since } = *storage;
         let set = |name, value: f64| gauge(&self.recorder, name, &[]).set(value);
         let of = |part: fn(LedgerSize) -> usize| size.map_or(f64::NAN, |size| part(size) as f64);
         set("weir_holds", of(|size| size.holds));
@@ -494,8 +498,13 @@ impl AdapterMetrics {
             set("weir_storage_used_bytes", used);
             set("weir_storage_max_bytes", most);
         }
-        set("weir_storage_up", f64::from(u8::from(is_up)));
-        set("weir_storage_full", f64::from(u8::from(is_full)));
+        let flag = |is: bool| f64::from(u8::from(is));
+        set("weir_storage_up", flag(fault.is_none_or(|fault| fault == StorageFault::Full)));
+        set("weir_storage_full", flag(fault == Some(StorageFault::Full)));
+        for possible in StorageFault::ALL {
+            let gauge = gauge(&self.recorder, "weir_storage_fault", &[("fault", possible.name())]);
+            gauge.set(flag(fault == Some(possible)));
+        }
         if let Some(since) = since {
             set("weir_counting_since_timestamp_seconds", since.as_secs_f64());
         }

@@ -12,6 +12,7 @@ use crate::grpc::{server, tls};
 #[cfg(feature = "kubernetes")]
 use crate::kubernetes::source::ClusterSource;
 use crate::ledger::Ledger;
+use crate::ledger::fault::FaultLog;
 use crate::ledger::memory::{MemoryLedger, budget};
 use crate::ledger::moment::Moment;
 #[cfg(feature = "redis")]
@@ -33,7 +34,7 @@ use crate::warnings::webhook::{Attempts, Webhook, WebhookQueue};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinHandle, JoinSet};
@@ -316,7 +317,8 @@ fn ledger(config: &ServeArgs) -> Result<Arc<dyn Ledger>, ServeError> {
         #[cfg(feature = "redis")]
         Storage::Redis(place) => {
             let ledger = RedisLedger::new(place.clone(), config.capacity());
-            Arc::new(ledger.map_err(ServeError::Storage)?)
+            let files = config.storage_access.files();
+            Arc::new(ledger.map_err(ServeError::Storage)?.with_credentials(files))
         }
     })
 }
@@ -358,15 +360,18 @@ async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), ServeE
     Ok((listener, address))
 }
 
-/// Removes expired data. Never returns.
+/// Removes expired data, and logs when the storage fails and recovers. Never returns.
 async fn sweep(ledger: Arc<dyn Ledger>, metrics: Arc<AdapterMetrics>) {
     let mut every_second = tokio::time::interval(Duration::from_secs(1));
     every_second.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut faults = FaultLog::default();
     loop {
         every_second.tick().await;
         metrics.upkeep();
-        if let Err(error) = ledger.sweep(Moment::now()).await {
-            tracing::warn!(%error, "the ledger could not be swept");
-        }
+        let state = match ledger.sweep(Moment::now()).await {
+            Ok(()) => ledger.ready().await,
+            failed => failed,
+        };
+        faults.record(state, Instant::now());
     }
 }

@@ -2,23 +2,27 @@
 
 use super::http::{CounterView, Pages, unavailable};
 use super::live::Live;
+use super::overview::top;
 use super::search::SearchQuery;
 use crate::ledger::moment::Moment;
-use crate::ledger::{CounterReading, Grant, Granted, Key, Unavailable};
+use crate::ledger::{CounterReading, Grant, Granted, Key, Unavailable, key_text};
 use crate::policies::snapshot::PolicySnapshot;
 use axum::Json;
-use axum::body::Bytes;
+use axum::body::{Body, Bytes};
 use axum::extract::{RawQuery, State};
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use futures::{Stream, StreamExt, stream};
 use llm::spelling::percent_decoded;
 use policy::model::{Unit, Window};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::Arc;
-use std::time::Duration;
+
+/// The number of buckets that are formatted at once.
+const PART: usize = 128;
 
 /// The maximum length of a grant's id in bytes.
 const MAX_ID: usize = 256;
@@ -80,13 +84,35 @@ struct ListQuery {
     /// Each `counter=NAME:VALUE` parameter. Both parts may contain colons.
     counters: Vec<String>,
     count: Option<usize>,
-    after: Option<String>,
+    after: Option<Position>,
     search: SearchQuery,
+}
+
+/// Where a page begins.
+#[derive(Debug)]
+enum Position {
+    /// After this bucket, in the default order.
+    After(Key),
+    /// After this many buckets, in a sorted list.
+    Skip(usize),
+}
+
+impl Position {
+    fn parse(text: &str, is_sorted: bool) -> Result<Self, String> {
+        if is_sorted {
+            return text
+                .parse()
+                .map(Self::Skip)
+                .map_err(|_| "after: must be a number in a sorted list".to_owned());
+        }
+        let key = key_text::parse(text).map(Self::After);
+        key.ok_or_else(|| "after: must be the position in the Link header of the page before".to_owned())
+    }
 }
 
 impl ListQuery {
     fn parse(query: &str) -> Result<Self, String> {
-        let mut list = Self::default();
+        let (mut list, mut after) = (Self::default(), None);
         for part in query.split('&').filter(|part| !part.is_empty()) {
             let (name, value) = part.split_once('=').unwrap_or((part, ""));
             let value = percent_decoded(value).into_owned();
@@ -100,17 +126,14 @@ impl ListQuery {
                 "count" => {
                     list.count = Some(value.parse().map_err(|_| "count: must be a number".to_owned())?)
                 }
-                "after" => list.after = Some(value),
+                "after" => after = Some(value),
                 _ => match list.search.read(name, &value) {
                     Some(read) => read?,
                     None => return Err(format!("{name}: unknown parameter")),
                 },
             }
         }
-        if list.search.is_sorted() && list.after.as_ref().is_some_and(|after| after.parse::<usize>().is_err())
-        {
-            return Err("after: must be a number in a sorted list".to_owned());
-        }
+        list.after = after.map(|after| Position::parse(&after, list.search.is_sorted())).transpose()?;
         Ok(list)
     }
 
@@ -126,14 +149,7 @@ impl ListQuery {
     }
 
     /// Returns the page of these readings that the query names.
-    fn page(
-        &self,
-        query: &str,
-        readings: &[CounterReading],
-        in_force: &PolicySnapshot,
-        since: Option<Duration>,
-        now: Moment,
-    ) -> Result<ListedPage, serde_json::Error> {
+    fn page(&self, query: &str, readings: &[CounterReading], in_force: &PolicySnapshot) -> ListedPage {
         let matches = |reading: &&CounterReading| {
             self.matches(&reading.key, in_force) && self.search.matches(reading, in_force)
         };
@@ -141,23 +157,22 @@ impl ListQuery {
         let total = found.len();
         let (page, last) =
             if self.search.is_sorted() { self.sorted(&found, in_force) } else { self.positioned(found) };
-        let views = page.iter().map(|reading| CounterView::new(reading, in_force, since, now));
-        let body = serde_json::to_vec(&views.collect::<Vec<_>>())?;
-        Ok(ListedPage { body, total, next: last.map(|last| self.next(query, &last)) })
+        let next = last.map(|last| self.next(query, &last));
+        ListedPage { readings: page.into_iter().cloned().collect(), total, next }
     }
 
     /// Returns the buckets of the page in the default order. If others follow, also returns the last position.
-    fn positioned<'a>(&self, found: Vec<&'a CounterReading>) -> (Vec<&'a CounterReading>, Option<String>) {
-        let found = found.into_iter().map(|reading| (position(&reading.key), reading));
-        let is_after = |(position, _): &(String, &CounterReading)| {
-            self.after.as_ref().is_none_or(|after| position > after)
-        };
-        let mut found: Vec<_> = found.filter(is_after).collect();
-        found.sort_by(|(a, _), (b, _)| a.cmp(b));
+    fn positioned<'a>(
+        &self,
+        mut found: Vec<&'a CounterReading>,
+    ) -> (Vec<&'a CounterReading>, Option<String>) {
+        if let Some(Position::After(key)) = &self.after {
+            found.retain(|reading| *reading.key > *key);
+        }
         let follow = found.len() > self.count();
-        found.truncate(self.count());
-        let last = found.last().filter(|_| follow).map(|(position, _)| position.clone());
-        (found.into_iter().map(|(_, reading)| reading).collect(), last)
+        top(&mut found, self.count(), |a, b| a.key.cmp(&b.key));
+        let last = found.last().filter(|_| follow).map(|reading| key_text::of(&reading.key));
+        (found, last)
     }
 
     /// Returns the buckets of the page of a sorted list. Its positions are numbers, because amounts change
@@ -167,7 +182,10 @@ impl ListQuery {
         found: &[&'a CounterReading],
         in_force: &PolicySnapshot,
     ) -> (Vec<&'a CounterReading>, Option<String>) {
-        let skip = self.after.as_ref().and_then(|after| after.parse().ok()).unwrap_or(0);
+        let skip = match self.after {
+            Some(Position::Skip(number)) => number,
+            Some(Position::After(_)) | None => 0,
+        };
         let page = self.search.page(found, in_force, skip, self.count());
         let end = skip.saturating_add(page.len());
         let follow = !page.is_empty() && end < found.len();
@@ -188,8 +206,8 @@ impl ListQuery {
     }
 }
 
-/// Returns the position of a bucket in the order of the list.
-fn position(key: &Key) -> String {
+/// Describes a bucket in the audit log.
+fn described(key: &Key) -> String {
     json!([*key.limit, key.unit.name(), window_name(&key.window), *key.counters]).to_string()
 }
 
@@ -209,9 +227,10 @@ pub fn percent_encoded(text: &str) -> String {
 /// The header with the number of buckets that match.
 const TOTAL: HeaderName = HeaderName::from_static("x-total-count");
 
-/// A page of the list as JSON.
+/// A page of the list.
 struct ListedPage {
-    body: Vec<u8>,
+    readings: Vec<CounterReading>,
+    /// The number of buckets that match, on all pages.
     total: usize,
     /// The query of the next page.
     next: Option<String>,
@@ -225,7 +244,7 @@ pub(super) async fn list(State(pages): State<Pages>, RawQuery(query): RawQuery) 
         Err(problem) => return bad_request(&problem),
     };
     let in_force = Arc::clone(&pages.in_force.borrow());
-    let _turn = match pages.live.turn().await {
+    let turn = match pages.live.turn().await {
         Ok(turn) => turn,
         Err(error) => return error.into_response(),
     };
@@ -233,20 +252,42 @@ pub(super) async fn list(State(pages): State<Pages>, RawQuery(query): RawQuery) 
         Ok(readings) => readings,
         Err(error) => return error.into_response(),
     };
+    let of_list = Arc::clone(&in_force);
+    let listed = Live::compute(move || list.page(&query, &readings, &of_list)).await;
+    drop(turn);
+    let ListedPage { readings, total, next } = match listed {
+        Ok(listed) => listed,
+        Err(error) => return error.into_response(),
+    };
+    let link = next.map(|next| format!("</api/counters?{next}>; rel=\"next\""));
+    let link = link.and_then(|link| Some((header::LINK, HeaderValue::try_from(link).ok()?)));
     let since = pages.ledger.counting_since();
-    let listed = Live::compute(move || list.page(&query, &readings, &in_force, since, now)).await;
-    match listed {
-        Ok(Ok(ListedPage { body, total, next })) => {
-            let link = next.map(|next| format!("</api/counters?{next}>; rel=\"next\""));
-            let link = link.and_then(|link| Some((header::LINK, HeaderValue::try_from(link).ok()?)));
-            let json = [(header::CONTENT_TYPE, "application/json")];
-            let mut response = ([(TOTAL, total.to_string())], json, body).into_response();
-            response.headers_mut().extend(link);
-            response
+    let views = as_json(readings, move |reading| CounterView::new(reading, &in_force, since, now));
+    let json = [(header::CONTENT_TYPE, "application/json")];
+    let mut response = ([(TOTAL, total.to_string())], json, Body::from_stream(views)).into_response();
+    response.headers_mut().extend(link);
+    response
+}
+
+/// Formats a list as JSON, in parts that are computed when the caller has read those before. So a long list
+/// takes neither memory nor much of this thread's time at once.
+fn as_json<T, V: Serialize>(
+    items: Vec<T>,
+    view: impl Fn(&T) -> V,
+) -> impl Stream<Item = Result<Vec<u8>, serde_json::Error>> {
+    let parts = (0..items.len().max(1)).step_by(PART);
+    stream::iter(parts).map(move |start| {
+        let end = start.saturating_add(PART).min(items.len());
+        let mut json = Vec::new();
+        for (index, item) in items.iter().enumerate().take(end).skip(start) {
+            json.push(if index == 0 { b'[' } else { b',' });
+            serde_json::to_writer(&mut json, &view(item))?;
         }
-        Ok(Err(error)) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
-        Err(error) => error.into_response(),
-    }
+        if end == items.len() {
+            json.extend_from_slice(if items.is_empty() { b"[]" } else { b"]" });
+        }
+        Ok(json)
+    })
 }
 
 /// `POST /api/counters/reset`.
@@ -262,7 +303,7 @@ pub(super) async fn reset(State(pages): State<Pages>, body: Bytes) -> Response {
     match reset_matching(&pages, &filter, now).await {
         Ok(reset) => {
             for key in &reset {
-                tracing::info!(target: AUDIT, bucket = position(key), "counter reset");
+                tracing::info!(target: AUDIT, bucket = described(key), "counter reset");
             }
             pages.audit.record(
                 &policy,
@@ -313,7 +354,7 @@ pub(super) async fn grant(State(pages): State<Pages>, body: Bytes) -> Response {
     match granted {
         Ok(Granted { reading, is_repeated }) => {
             if !is_repeated {
-                tracing::info!(target: AUDIT, bucket = position(&reading.key), amount = request.amount, id, "grant");
+                tracing::info!(target: AUDIT, bucket = described(&reading.key), amount = request.amount, id, "grant");
                 let limit = &request.limit;
                 pages.audit.record(
                     &policy,
@@ -383,6 +424,7 @@ fn bad_request(problem: &str) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
 
     fn reading(who: &str) -> CounterReading {
         let counters = Arc::from([("auth.identity.userid".to_owned(), who.to_owned())]);
@@ -413,8 +455,36 @@ mod tests {
         ] {
             assert!(!list(query), "{query}");
         }
-        for query in ["counter=a", "count=x", "what=1"] {
+        for query in ["counter=a", "count=x", "what=1", "after=x", "sort=used&after=x"] {
             ListQuery::parse(query).unwrap_err();
+        }
+    }
+
+    #[test]
+    fn pages_follow_each_other() {
+        let readings: Vec<_> = (0..100_u32).rev().map(|n| reading(&format!("u\u{e4}{n:02}"))).collect();
+        let (mut query, mut seen) = ("count=7&policy=default/llm".to_owned(), Vec::new());
+        loop {
+            let list = ListQuery::parse(&query).unwrap();
+            let page = list.page(&query, &readings, &PolicySnapshot::default());
+            assert_eq!(page.total, 100);
+            seen.extend(page.readings);
+            match page.next {
+                Some(next) => query = next,
+                None => break,
+            }
+        }
+        assert_eq!(seen, readings.into_iter().rev().collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_list_in_parts_is_the_list() {
+        for length in [0, 1, 127, 128, 129, 1000] {
+            let items: Vec<u32> = (0..length).collect();
+            let parts = stream::StreamExt::collect::<Vec<_>>(as_json(items.clone(), |item| *item));
+            let parts = futures::FutureExt::now_or_never(parts).unwrap();
+            let json: Vec<u8> = parts.into_iter().flat_map(Result::unwrap).collect();
+            assert_eq!(json, serde_json::to_vec(&items).unwrap());
         }
     }
 }

@@ -163,14 +163,12 @@ async fn ready(State(pages): State<Pages>, RawQuery(query): RawQuery) -> Respons
 
 /// Answers even if the storage does not, because that is when the metrics are needed.
 async fn metrics(State(pages): State<Pages>) -> Response {
-    let size = pages.ledger.size().await.ok();
-    let ready = if size.is_some() { pages.ledger.ready().await } else { Ok(()) };
-    let state = StorageState {
-        size,
-        is_up: size.is_some() && !matches!(ready, Err(Unavailable::Storage(_))),
-        is_full: matches!(ready, Err(Unavailable::Full(_))),
-        since: pages.ledger.counting_since(),
+    let (size, ready) = match pages.ledger.size().await {
+        Ok(size) => (Some(size), pages.ledger.ready().await),
+        Err(error) => (None, Err(error)),
     };
+    let fault = ready.err().map(|error| error.fault);
+    let state = StorageState { size, fault, since: pages.ledger.counting_since() };
     let exposition = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
     (exposition, pages.metrics.render(&state)).into_response()
 }

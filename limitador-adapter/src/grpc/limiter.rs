@@ -159,7 +159,7 @@ impl Limiter {
         let mut further = pin!(further.buffered(COMMITS_AT_ONCE));
         while let Some(result) = further.next().await {
             if let Err(error) = result {
-                tracing::warn!(%error, settled, "a batch of commits was settled only in part");
+                tracing::debug!(%error, settled, "a batch of commits was settled only in part");
                 break;
             }
             settled += 1;

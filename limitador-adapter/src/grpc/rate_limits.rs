@@ -5,7 +5,7 @@ use crate::grpc::limiter::{CallError, Limiter};
 use crate::grpc::services::envoy::service::ratelimit::v3::rate_limit_service_server::RateLimitService as EnvoyService;
 use crate::grpc::services::kuadrant::service::ratelimit::v1::rate_limit_service_server::RateLimitService as KuadrantService;
 use crate::grpc::services::weir::v1::usage_service_server::UsageService;
-use crate::ledger::Unavailable;
+use crate::ledger::StorageFault;
 use crate::ledger::moment::Moment;
 use crate::ledger::stored::StoredId;
 use crate::spans::{ReserveCall, Spans};
@@ -97,7 +97,7 @@ impl RateLimits {
             && let Err(status) =
                 self.charge(CommitRequest { further: commits.collect(), ..first }).await.charged
         {
-            tracing::warn!(%status, call, "a call is answered before the commits that it carries");
+            tracing::debug!(%status, call, "a call is answered before the commits that it carries");
         }
     }
 
@@ -247,7 +247,7 @@ impl From<CallError> for Status {
     fn from(error: CallError) -> Self {
         match error {
             CallError::Invalid(message) => Self::invalid_argument(message),
-            CallError::Unavailable(error @ Unavailable::Full(_)) => {
+            CallError::Unavailable(error) if error.fault == StorageFault::Full => {
                 Self::resource_exhausted(error.to_string())
             }
             CallError::Unavailable(error) => Self::unavailable(error.to_string()),

@@ -68,7 +68,7 @@ impl Workers {
                 }
                 Err(error) => {
                     attending_since = None;
-                    tracing::warn!(%error, "workers could not be attended");
+                    tracing::debug!(%error, "workers could not be attended");
                 }
             }
         }

@@ -7,6 +7,7 @@
 
 pub mod calendar;
 pub mod crossing;
+pub mod fault;
 pub mod key_text;
 pub mod memory;
 pub mod moment;
@@ -16,6 +17,8 @@ pub mod shares;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 pub mod stored;
+
+pub use fault::{StorageFault, Unavailable};
 
 use crossing::{Crossing, WarnAt};
 use moment::Moment;
@@ -249,17 +252,6 @@ pub struct StorageBytes {
     pub used: u64,
     /// The available bytes.
     pub most: u64,
-}
-
-/// Why the ledger cannot answer.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Unavailable {
-    /// There is no room for another hold.
-    #[error("the counter storage is full: {0}")]
-    Full(String),
-    /// The storage failed.
-    #[error("the counter storage failed: {0}")]
-    Storage(String),
 }
 
 /// How long a settlement without charges is remembered. After this time, its reserve can no longer arrive.

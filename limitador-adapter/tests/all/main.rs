@@ -20,6 +20,7 @@ mod operators;
 mod page;
 mod plans;
 mod redis;
+mod redis_faults;
 mod restarted;
 mod secrets;
 mod server;

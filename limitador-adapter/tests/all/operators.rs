@@ -1,7 +1,7 @@
 //! `/api/counters`, and the command that calls it.
 
 use crate::binary::adapter;
-use crate::server::{POLICY, Server, commit, descriptor, reserve, whole};
+use crate::server::{POLICY, Server, commit, descriptor, head_and_body, reserve, whole};
 use limitador_adapter::cli::Storage;
 use serde_json::{Value, json};
 use std::net::SocketAddr;
@@ -31,8 +31,8 @@ async fn call(server: &Server, method: &str, path: &str, token: &str, body: &str
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.unwrap();
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    (head.split(' ').nth(1).unwrap().parse().unwrap(), head.to_owned(), body.to_owned())
+    let (head, body) = head_and_body(&answer);
+    (head.split(' ').nth(1).unwrap().parse().unwrap(), head, body)
 }
 
 async fn post(server: &Server, path: &str, body: &Value) -> (u16, String) {

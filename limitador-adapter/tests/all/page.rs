@@ -310,7 +310,7 @@ async fn the_list_is_searched_and_sorted_by_the_adapter() {
         let list = api(&server, &format!("/api/counters?{query}")).await;
         assert_eq!(list.as_array().unwrap().len(), count, "{query}");
     }
-    for bad in ["sort=name", "minShare=x", "maxAge=-1", "sort=used&after=x"] {
+    for bad in ["sort=name", "minShare=x", "maxAge=-1", "sort=used&after=x", "after=x"] {
         let bearer = format!("host: localhost\r\nauthorization: Bearer {TOKEN}\r\n");
         let (head, body) = server.get_with(&format!("/api/counters?{bad}"), &bearer).await;
         assert!(head.starts_with("HTTP/1.1 400"), "{bad}: {head}");

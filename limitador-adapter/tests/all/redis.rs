@@ -11,7 +11,7 @@ use e2e::wait;
 use limitador_adapter::ledger::calendar;
 use limitador_adapter::ledger::moment::Moment;
 use limitador_adapter::ledger::redis::RedisLedger;
-use limitador_adapter::ledger::{Charge, ChargeAt, Hold, Key, Ledger, Settled, Unavailable};
+use limitador_adapter::ledger::{Charge, ChargeAt, Hold, Key, Ledger, Settled, StorageFault, Unavailable};
 use policy::model::{Period, Unit, Window, ZoneName};
 use protocol::wire::envoy::service::ratelimit::v3::rate_limit_response::Code;
 use std::sync::Arc;
@@ -75,7 +75,10 @@ async fn a_password_a_user_and_a_database() {
     for wrong in ["", ":wrong@"] {
         let place = format!("redis://{wrong}127.0.0.1:{port}");
         let error = served(&place).size().await.unwrap_err().to_string();
-        assert!(error.starts_with("the counter storage failed") && !error.contains("wrong@"), "{error}");
+        assert!(
+            error.starts_with("the counter storage denies access") && !error.contains("wrong@"),
+            "{error}"
+        );
     }
 }
 
@@ -317,7 +320,7 @@ async fn a_redis_that_comes_back_with_its_disk_has_lost_nothing_and_charged_noth
     redis.kill();
     for ledger in [&one, &other] {
         let refused = ledger.reserve("3", vec![tokens("alice", 1)], now()).await;
-        assert!(matches!(refused, Err(Unavailable::Storage(_))), "{refused:?}");
+        assert!(matches!(&refused, Err(error) if error.fault == StorageFault::Unreachable), "{refused:?}");
         assert!(ledger.commit("2", charge("alice", 40), now()).await.is_err());
         assert!(ledger.size().await.is_err());
     }
@@ -338,8 +341,8 @@ async fn a_full_redis_grants_nothing_and_settles_everything() {
     assert!(ledger.reserve("1", vec![tokens("alice", 100)], Moment::now()).await.unwrap().admitted);
     redis.command(&["CONFIG", "SET", "maxmemory", "1"]);
     let refused = ledger.reserve("2", vec![tokens("alice", 100)], Moment::now()).await;
-    assert!(matches!(refused, Err(Unavailable::Full(_))), "{refused:?}");
-    assert!(matches!(ledger.ready().await, Err(Unavailable::Full(_))));
+    assert!(matches!(&refused, Err(error) if error.fault == StorageFault::Full), "{refused:?}");
+    assert!(matches!(ledger.ready().await, Err(error) if error.fault == StorageFault::Full));
     let settled = ledger.commit("1", charge("alice", 30), Moment::now()).await.unwrap();
     assert_eq!(settled, Settled::Released);
     ledger.sweep(Moment::now()).await.unwrap();
@@ -382,7 +385,11 @@ async fn adapters_share_everything_and_say_when_their_redis_is_gone() {
     redis.kill();
     for path in ["/readyz", "/api/counters"] {
         let (status, told) = one.get(path).await;
-        assert_eq!((status, told.starts_with("the counter storage failed: ")), (503, true), "{path}: {told}");
+        assert_eq!(
+            (status, told.starts_with("the counter storage does not answer: ")),
+            (503, true),
+            "{path}: {told}"
+        );
     }
     // The metrics that an alert needs are there, and what is not known is not shown as if it were.
     assert_eq!(one.metric("weir_storage_up").await, 0.0);
@@ -405,7 +412,7 @@ async fn a_redis_that_is_not_there_yet_is_waited_for() {
     let mut redis = Redis::start();
     redis.kill();
     let ledger = served(&redis.url(0));
-    assert!(matches!(ledger.size().await, Err(Unavailable::Storage(_))));
+    assert!(matches!(ledger.size().await, Err(error) if error.fault == StorageFault::Unreachable));
     redis.restart();
     once_it_works(async || ledger.size().await).await;
 }

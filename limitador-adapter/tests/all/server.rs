@@ -1,7 +1,7 @@
 //! An adapter that serves on free ports in this process, with policies in a separate folder.
 
 use e2e::redis::Redis;
-use limitador_adapter::cli::{ClusterArgs, ServeArgs, SpanArgs, Storage, UsageStoreArgs};
+use limitador_adapter::cli::{ClusterArgs, ServeArgs, SpanArgs, Storage, StorageAccessArgs, UsageStoreArgs};
 use limitador_adapter::grpc::services::envoy::service::ratelimit::v3::rate_limit_service_client::RateLimitServiceClient as EnvoyClient;
 use limitador_adapter::grpc::services::kuadrant::service::ratelimit::v1::rate_limit_service_client::RateLimitServiceClient as KuadrantClient;
 use limitador_adapter::grpc::services::weir::v1::policy_service_client::PolicyServiceClient;
@@ -100,6 +100,7 @@ impl Server {
             http_listen: ([127, 0, 0, 1], 0).into(),
             admin_token_file: None,
             storage: Ok(storage),
+            storage_access: StorageAccessArgs::default(),
             max_counters: Some(max_counters),
             counter_memory: None,
             webhook: None,
@@ -147,8 +148,7 @@ impl Server {
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-        (head.to_owned(), body.to_owned())
+        head_and_body(&answer)
     }
 
     pub async fn json(&self, path: &str) -> Value {
@@ -222,4 +222,23 @@ pub fn commit(id: &str, descriptors: Vec<RateLimitDescriptor>) -> CommitRequest 
 
 pub fn hits(descriptors: Vec<RateLimitDescriptor>, hits_addend: u32) -> RateLimitRequest {
     RateLimitRequest { domain: "weir".into(), descriptors, hits_addend }
+}
+
+/// Returns the head and the body of a response, without the marks of chunks.
+pub fn head_and_body(response: &str) -> (String, String) {
+    let (head, body) = response.split_once("\r\n\r\n").unwrap();
+    if !head.to_lowercase().contains("transfer-encoding: chunked") {
+        return (head.to_owned(), body.to_owned());
+    }
+    let (mut rest, mut joined) = (body, String::new());
+    loop {
+        let (length, chunk) = rest.split_once("\r\n").unwrap();
+        match usize::from_str_radix(length, 16).unwrap() {
+            0 => return (head.to_owned(), joined),
+            length => {
+                joined += &chunk[..length];
+                rest = chunk[length..].strip_prefix("\r\n").unwrap();
+            }
+        }
+    }
 }

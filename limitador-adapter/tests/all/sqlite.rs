@@ -9,7 +9,7 @@ use limitador_adapter::ledger::moment::Moment;
 use limitador_adapter::ledger::sqlite::SqliteLedger;
 use limitador_adapter::ledger::{
     Charge, ChargeAt, CounterReading, Durability, Grant, Hit, Hold, Idempotency, Key, Ledger, RaisedHold,
-    Settled, Unavailable, When,
+    Settled, StorageFault, When,
 };
 use policy::model::{Period, Unit, Window, ZoneName};
 use rusqlite::Connection;
@@ -241,7 +241,7 @@ async fn a_charge_that_cannot_be_written_is_not_acknowledged_and_is_made_once() 
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
     assert_eq!(ledger.commit("1", charge("alice", 50), file.now).await, Ok(Settled::Charged));
     let failed = ledger.durable().await;
-    assert!(matches!(failed, Err(Unavailable::Storage(_))), "{failed:?}");
+    assert!(matches!(&failed, Err(error) if error.fault == StorageFault::Failed), "{failed:?}");
     assert_eq!(ledger.ready().await, failed);
     // The caller tries again. Limits are enforced meanwhile.
     assert_eq!(ledger.commit("1", charge("alice", 50), file.now).await, Ok(Settled::AlreadySettled));

@@ -61,7 +61,7 @@ fn exported() -> BTreeSet<String> {
         ..LedgerSize::default()
     };
     let since = Some(Duration::from_secs(1));
-    let state = StorageState { size: Some(size), is_up: true, is_full: false, since };
+    let state = StorageState { size: Some(size), fault: None, since };
     let text = metrics.render(&state);
     let name = |line: &str| line.strip_prefix("# TYPE ")?.split(' ').next().map(str::to_owned);
     text.lines().filter_map(name).collect()

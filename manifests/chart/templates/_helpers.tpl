@@ -12,6 +12,15 @@ app.kubernetes.io/part-of: weir
 {{- end -}}
 {{- end }}
 
+{{- /* Not empty if there are Secrets with credentials for Redis. */ -}}
+{{- define "weir.redisFiles" -}}
+{{- if eq .Values.storage.type "redis" -}}
+{{- with .Values.storage.redis -}}
+{{- if or .passwordSecret .sentinelPasswordSecret .caSecret .certSecret }}files{{ end -}}
+{{- end -}}
+{{- end -}}
+{{- end }}
+
 {{- define "weir.replicas" -}}
 {{- $isRedis := eq .Values.storage.type "redis" -}}
 {{- if kindIs "invalid" .Values.replicas -}}

@@ -53,8 +53,8 @@ impl Counters {
         let namespace = format!("{:x}", self.made);
         let limit = Limit::new(namespace, u64::MAX, NEVER, [], Vec::<Expression>::new());
         let counter = Counter::new(limit, &Context::default())
-            .map_err(|error| Unavailable::Storage(error.to_string()))?
-            .ok_or_else(|| Unavailable::Storage("no counter for a limit without variables".to_owned()))?;
+            .map_err(|error| Unavailable::failed(error.to_string()))?
+            .ok_or_else(|| Unavailable::failed("no counter for a limit without variables"))?;
         Ok(WindowUsage { counter: vec![counter], used: 0 })
     }
 
@@ -76,7 +76,7 @@ impl Counters {
 }
 
 fn failed(error: StorageErr) -> Unavailable {
-    Unavailable::Storage(error.msg().to_owned())
+    Unavailable::failed(error.msg())
 }
 
 #[cfg(test)]

@@ -38,11 +38,11 @@ impl MemoryState {
         let is_repeated = self.grants.knows(id, now);
         if !is_repeated {
             if !self.grants.has_room(now) {
-                return Err(Unavailable::Full("too many grants are remembered".to_owned()));
+                return Err(Unavailable::full("too many grants are remembered"));
             }
             let seat = self.buckets.seat(&grant.key);
             if seat.overflow.is_some() {
-                return Err(Unavailable::Full("the limit has no room for another counter".to_owned()));
+                return Err(Unavailable::full("the limit has no room for another counter"));
             }
             let place = self.buckets.sit(&grant.key, &seat);
             self.buckets.grant(place, grant.amount, now)?;

@@ -44,7 +44,5 @@ impl ServerClock {
 
 /// Reports that all [`ATTEMPTS`] failed.
 pub fn jumps() -> Unavailable {
-    Unavailable::Storage(
-        "the clock of the Redis server jumps, so its calendar periods are unknown".to_owned(),
-    )
+    Unavailable::failed("the clock of the Redis server jumps, so its calendar periods are unknown")
 }

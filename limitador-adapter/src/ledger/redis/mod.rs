@@ -7,9 +7,13 @@
 
 mod arguments;
 mod clock;
+mod connect;
 mod connection;
+pub mod credentials;
+mod errors;
 mod key_name;
 mod reply;
+mod sentinels;
 pub mod url;
 
 use crate::ledger::crossing::{Crossing, Crossings};
@@ -29,7 +33,8 @@ use arguments::{
     workers_key,
 };
 use clock::ServerClock;
-use connection::{Link, Script};
+use connection::{Link, Script, ServerProbe};
+use credentials::CredentialFiles;
 use policy::model::Window;
 use reply::{ScriptReply, crossing, reading, slots_used};
 use std::sync::Arc;
@@ -96,7 +101,7 @@ pub struct RedisLedger {
     sweep: Script,
     attend: Script,
     gone: Script,
-    probe: Script,
+    ready: Script,
     memory: Script,
 }
 
@@ -110,8 +115,12 @@ enum WhoseTime {
 impl RedisLedger {
     /// Creates a ledger with this capacity. The server need not be reachable yet.
     pub fn new(place: RedisUrl, capacity: Option<Capacity>) -> Result<Self, String> {
+        let probe = ServerProbe {
+            script: Script::new(concat!("#!lua\n", include_str!("probe.lua"))),
+            keys: vec![format!("{}probe", key_name::PREFIX)],
+        };
         Ok(Self {
-            link: Link::new(place)?,
+            link: Link::new(place, probe)?,
             capacity,
             room: AtomicU64::new(UNKNOWN_ROOM),
             limits: AtomicUsize::new(1),
@@ -129,9 +138,14 @@ impl RedisLedger {
             sweep: script_when_full!("sweep"),
             attend: script_when_full!("attend"),
             gone: script_when_full!("gone"),
-            probe: Script::new(concat!("#!lua\n", include_str!("probe.lua"))),
+            ready: Script::new(concat!("#!lua\n", include_str!("ready.lua"))),
             memory: Script::new(concat!("#!lua flags=allow-oom\n", include_str!("memory.lua"))),
         })
+    }
+
+    /// Sets the files with credentials.
+    pub fn with_credentials(self, files: CredentialFiles) -> Self {
+        Self { link: self.link.with_credentials(files), ..self }
     }
 
     /// Uses the time of the calls instead of the server's time, for tests that cannot wait for the end of a
@@ -456,7 +470,7 @@ impl Ledger for RedisLedger {
         let is_repeated = match answer.next()? {
             0 => false,
             1 => true,
-            _ => return Err(Unavailable::Full("the limit has no room for another counter".to_owned())),
+            _ => return Err(Unavailable::full("the limit has no room for another counter")),
         };
         let (used, held, granted) = (answer.next()?, answer.next()?, answer.next()?);
         let reset = Some(Duration::from_millis(answer.next()?)).filter(|reset| !reset.is_zero());
@@ -535,7 +549,7 @@ impl Ledger for RedisLedger {
     }
 
     async fn ready(&self) -> Result<(), Unavailable> {
-        self.run(&self.probe, &self.keys([], []), &[]).await.map(drop)
+        self.run(&self.ready, &self.keys([], []), &[]).await.map(drop)
     }
 
     /// Every call waits for the server.
@@ -578,5 +592,31 @@ impl Ledger for RedisLedger {
                 return Ok(released);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::fs;
+
+    /// Returns the commands that these sources call.
+    fn commands<'s>(source: &'s str, call: &str) -> BTreeSet<&'s str> {
+        source.split(call).skip(1).filter_map(|rest| rest.split(['\'', '"']).next()).collect()
+    }
+
+    #[test]
+    fn the_probe_calls_every_command() {
+        let probe = commands(include_str!("probe.lua"), "redis.call('");
+        let mut used = BTreeSet::new();
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/ledger/redis");
+        for file in fs::read_dir(folder).unwrap() {
+            let source = fs::read_to_string(file.unwrap().path()).unwrap();
+            used.extend(commands(&source, "redis.call('").into_iter().map(str::to_owned));
+        }
+        // `readings` calls these without a script.
+        used.extend(["ZSCAN", "MGET"].map(str::to_owned));
+        let probe: BTreeSet<_> = probe.into_iter().map(str::to_owned).collect();
+        assert_eq!(probe, used);
     }
 }

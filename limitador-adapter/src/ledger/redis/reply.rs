@@ -82,7 +82,7 @@ pub fn crossing(key: Arc<Key>, numbers: [u64; 5]) -> Option<Crossing> {
 }
 
 fn unexpected() -> Unavailable {
-    Unavailable::Storage("unexpected reply from a Weir script".to_owned())
+    Unavailable::failed("unexpected reply from a Weir script")
 }
 
 /// Returns the sum of the slots that still count.

@@ -131,6 +131,10 @@ fn is_host(host: &str) -> bool {
 }
 
 impl RedisUrl {
+    pub fn has_password(&self) -> bool {
+        self.credentials.as_ref().is_some_and(|who| who.expose().contains(':'))
+    }
+
     /// Returns the texts to hide: the user and the password, both as written and percent-decoded.
     pub fn secrets(&self) -> Vec<String> {
         let written = self.credentials.as_ref().map(Secret::expose).unwrap_or_default();

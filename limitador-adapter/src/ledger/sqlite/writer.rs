@@ -108,13 +108,6 @@ impl WriteQueue {
 
     fn finish(&self, waiting: Vec<Waiting>, written: &Result<(), Unavailable>) {
         let mut state = self.state();
-        match (&state.failure, written) {
-            (None, Err(error)) => {
-                tracing::error!(%error, "counters cannot be written; filters keep their charges")
-            }
-            (Some(_), Ok(())) => tracing::info!("counters can be written again"),
-            (None, Ok(())) | (Some(_), Err(_)) => {}
-        }
         state.failure = written.clone().err();
         drop(state);
         for one in waiting {
@@ -136,7 +129,7 @@ impl Drop for ThreadEnd {
 }
 
 fn ended() -> Unavailable {
-    Unavailable::Storage("nothing writes counters any more".to_owned())
+    Unavailable::failed("nothing writes counters any more")
 }
 
 fn write(mut file: CounterFile, memory: &MemoryLedger, clock: &SqliteClock, queue: &WriteQueue) {
@@ -145,7 +138,9 @@ fn write(mut file: CounterFile, memory: &MemoryLedger, clock: &SqliteClock, queu
         let (waiting, stops) = queue.next();
         let started = Instant::now();
         let written = write_changes(&mut file, memory, clock);
-        let written = written.map_err(|error| Unavailable::Storage(error.to_string()));
+        let written = written.map_err(|error| {
+            Unavailable::failed(format!("counters cannot be written, so filters keep their charges: {error}"))
+        });
         queue.finish(waiting, &written);
         if stops {
             return;
