@@ -1,5 +1,5 @@
 //! Measures the speed of the meter for each format, compared with `serde_json`. Reports the best of several
-//! rounds. Run `cargo bench -p llm --bench response`.
+//! rounds. Run `cargo bench -p llm --bench response`, or add a part of a name to measure fewer bodies.
 
 mod timer;
 
@@ -24,7 +24,8 @@ struct Body {
 
 fn main() -> std::io::Result<()> {
     println!("{:32} {:>9} {:>10} {:>12} {:>7}", "", "bytes", "GB/s", "serde_json", "ratio");
-    for body in bodies()? {
+    let name = std::env::args().skip(1).find(|argument| !argument.starts_with('-')).unwrap_or_default();
+    for body in bodies()?.into_iter().filter(|body| body.name.contains(&name)) {
         let meter = speed(body.plain, || read(&body));
         let json = speed(body.plain, || parse(&body.documents));
         let ratio = meter / json;

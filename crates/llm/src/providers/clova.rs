@@ -1,15 +1,5 @@
-//! HyperCLOVA X, which counts lengths in tokens.
+//! HyperCLOVA X, which counts lengths in tokens. Their names suffice to find them.
 
 use super::Provider;
-use crate::response::Field;
-use crate::response::place::Node;
 
-#[rustfmt::skip]
-pub(super) const PROVIDER: Provider = Provider {
-    name: "HyperCLOVA X",
-    response: &[
-        (Node::Aside, "inputLength", Node::Found(Field::FreshInput)),
-        (Node::Aside, "outputLength", Node::Found(Field::Output)),
-    ],
-    ..Provider::NOTHING
-};
+pub(super) const PROVIDER: Provider = Provider { name: "HyperCLOVA X", ..Provider::NOTHING };

@@ -15,11 +15,13 @@ mod llama_api;
 mod llama_cpp;
 mod minimax;
 mod mistral;
+mod moonshot;
 mod ollama;
 mod openai;
 mod openrouter;
 mod perplexity;
 mod replicate;
+mod salesforce;
 mod sglang;
 mod tgi;
 mod unknown;
@@ -119,9 +121,11 @@ pub(crate) const PROVIDERS: &[&Provider] = &[
     &llama_api::PROVIDER,
     &llama_cpp::PROVIDER,
     &minimax::PROVIDER,
+    &moonshot::PROVIDER,
     &openrouter::PROVIDER,
     &perplexity::PROVIDER,
     &replicate::PROVIDER,
+    &salesforce::PROVIDER,
     &sglang::PROVIDER,
     &tgi::PROVIDER,
     &vllm::PROVIDER,

@@ -256,6 +256,7 @@ pub(super) const PROVIDER: Provider = Provider {
         (Node::Output, "arguments", Node::Text),
         (Node::Data, "b64_json", Node::Other),
         (Node::Data, "embedding", Node::Other),
+        (Node::Data, "input", Node::Other),
         (Node::Data, "url", Node::Other),
         (Node::Audio, "data", Node::Other),
         (Node::Output, "result", Node::Other),

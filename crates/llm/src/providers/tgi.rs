@@ -1,6 +1,6 @@
 //! Hugging Face's Text Generation Inference.
 
-use super::Provider;
+use super::{Provider, UsageHeader};
 use crate::request::Dialect::Unknown;
 use crate::request::Operation::Completion;
 use crate::request::maximum::MaximumField;
@@ -33,11 +33,19 @@ pub(super) const PROVIDER: Provider = Provider {
         (Node::Root, "token", Node::Token),
         (Node::Root, "generated_text", Node::Whole),
         (Node::Root, "details", Node::Details),
-        (Node::Details, "input_length", Node::Found(Field::Input)),
         (Node::Details, "tokens", Node::Other),
-        (Node::Details, "prefill", Node::Other),
+        (Node::Details, "prefill", Node::PromptToken),
+        (Node::Details, "generated_tokens", Node::Found(Field::Generated)),
         (Node::Details, "top_tokens", Node::Other),
-        (Node::Details, "best_of_sequences", Node::Other),
+        (Node::Details, "best_of_sequences", Node::Results),
+        (Node::Results, "generated_tokens", Node::Found(Field::Generated)),
+        (Node::Results, "prefill", Node::Other),
+        (Node::Results, "tokens", Node::Other),
+        (Node::Results, "top_tokens", Node::Other),
+    ],
+    headers: &[
+        UsageHeader { name: "x-prompt-tokens", field: Field::Input, is_first: true },
+        UsageHeader { name: "x-generated-tokens", field: Field::Output, is_first: false },
     ],
     ..Provider::NOTHING
 };

@@ -2,6 +2,7 @@
 
 use super::Scanner;
 use super::decode::Sink;
+use super::envelopes::Envelopes;
 use super::frames::Frames;
 use super::pointed::{Found, Pointers};
 use super::report::{Cause, Covers, Report, Source};
@@ -27,6 +28,7 @@ pub(super) enum Content {
     Other,
     ServerSentEvents,
     Frames,
+    Envelopes,
 }
 
 /// How documents are arranged in the body.
@@ -39,6 +41,7 @@ enum Framing {
     Documents,
     ServerSentEvents(EventStream),
     Frames(Box<Frames>),
+    Envelopes(Envelopes),
     /// A format that is not read.
     Foreign,
 }
@@ -79,7 +82,11 @@ impl Body {
 
     /// Handles the end of the body.
     pub(super) fn finish(&mut self) {
-        let in_frame = matches!(&self.framing, Framing::Frames(frames) if frames.is_open());
+        let in_frame = match &self.framing {
+            Framing::Frames(frames) => frames.is_open(),
+            Framing::Envelopes(envelopes) => envelopes.is_open(),
+            _ => false,
+        };
         if in_frame || self.scanner.is_open() {
             self.report.broken(Cause::Truncated);
         }
@@ -95,6 +102,7 @@ impl Body {
             uncovered: self.report.uncovered(),
             ended_in_error: self.report.ended_in_error,
             broken: self.report.cause,
+            quoted: self.report.is_quoted(),
         }
     }
 
@@ -120,6 +128,7 @@ impl Body {
         self.framing = match (bytes.first(), self.content) {
             (None, _) => Framing::Unknown,
             (Some(b'{' | b'[' | b'"' | 0x1e), _) => Framing::Documents,
+            (Some(_), Content::Envelopes) => Framing::Envelopes(Envelopes::default()),
             // The first byte of a frame's length. It is zero for every frame below 16 MiB.
             (Some(0), _) | (_, Content::Frames) => Framing::Frames(Box::default()),
             (Some(b'd' | b'e' | b'i' | b'r' | b':'), _) | (_, Content::ServerSentEvents) => {
@@ -127,7 +136,8 @@ impl Body {
             }
             _ => Framing::Foreign,
         };
-        self.report.events = matches!(self.framing, Framing::ServerSentEvents(_) | Framing::Frames(_));
+        self.report.events =
+            matches!(self.framing, Framing::ServerSentEvents(_) | Framing::Frames(_) | Framing::Envelopes(_));
         bytes
     }
 }
@@ -142,6 +152,7 @@ impl Sink for Body {
             Framing::Documents => self.scanner.feed(bytes, &mut self.report),
             Framing::ServerSentEvents(events) => events.feed(bytes, &mut self.scanner, &mut self.report),
             Framing::Frames(frames) => frames.feed(bytes, &mut self.scanner, &mut self.report),
+            Framing::Envelopes(envelopes) => envelopes.feed(bytes, &mut self.scanner, &mut self.report),
             Framing::Foreign => self.report.unread(bytes),
             Framing::Unknown => {}
         }
@@ -160,6 +171,8 @@ impl Content {
             Content::ServerSentEvents
         } else if media_type.eq_ignore_ascii_case("application/vnd.amazon.eventstream") {
             Content::Frames
+        } else if media_type.eq_ignore_ascii_case("application/connect+json") {
+            Content::Envelopes
         } else {
             Content::Other
         }

@@ -20,6 +20,12 @@ pub(super) struct Document {
     /// Whether it names the result to which its counts belong. A stream may have several results.
     pub(super) is_of_result: bool,
     pub(super) index: Option<u32>,
+    /// Whether its parameters are those of the provider, because generated text came before them.
+    pub(super) has_generation: bool,
+    /// Whether it reports a call of its own, in addition to those of other documents.
+    pub(super) is_call: bool,
+    /// Whether a later document replaces that call.
+    pub(super) is_partial: bool,
     pub(super) text: u64,
     /// The same text as `text` under other names, or other text in its place.
     pub(super) text_again: u64,

@@ -7,12 +7,15 @@
 
 mod base64;
 mod body;
+mod calls;
 pub(crate) mod decode;
 mod document;
+mod envelopes;
 mod frames;
 mod names;
 pub(crate) mod place;
 mod pointed;
+mod quoted;
 mod raw;
 mod report;
 mod results;
@@ -200,6 +203,8 @@ pub struct MeterReading {
     pub ended_in_error: bool,
     /// The most serious problem with the body.
     pub broken: Option<Cause>,
+    /// Whether the usage was in a string that may be generated text. Then it is not far below the estimate.
+    pub quoted: bool,
 }
 
 /// The assumed number of characters per token.
@@ -223,6 +228,11 @@ impl MeterReading {
     /// `prompt` tokens was sent, or no output although text was delivered.
     pub fn completed(&self, usage: Usage, prompt: u64) -> Usage {
         let delivered = self.delivered.div_ceil(CHARACTERS_PER_TOKEN);
+        if self.quoted {
+            let input = usage.input.max(prompt.div_ceil(2));
+            let output = usage.output.max(delivered.div_ceil(2));
+            return Usage { input, output, total: input.saturating_add(output), ..usage };
+        }
         if self.other_unit || usage.output > 0 && usage.input > 0 {
             return usage;
         }

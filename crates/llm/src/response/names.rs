@@ -24,6 +24,8 @@ const CONNECTOR: u16 = 1 << 11;
 const KIND: u16 = 1 << 12;
 /// The word has this meaning only if the key mentions tokens.
 const WEAK: u16 = 1 << 13;
+/// A number of tokens, if the key also says which.
+const LENGTH: u16 = 1 << 14;
 
 /// Returns the known words that begin with this letter. Longer words come before their prefixes.
 fn words(first: u8) -> &'static [(&'static [u8], u16)] {
@@ -43,13 +45,14 @@ fn words(first: u8) -> &'static [(&'static [u8], u16)] {
             (b"counts", 0),
             (b"count", 0),
             (b"content", 0),
+            (b"context", INPUT | WEAK),
         ],
         b'f' => &[(b"files", KIND), (b"file", KIND)],
         b'g' => &[(b"generated", OUTPUT), (b"generations", OUTPUT), (b"generation", OUTPUT)],
         b'h' => &[(b"hit", READ)],
         b'd' => &[(b"documents", KIND), (b"document", KIND)],
         b'i' => &[(b"images", KIND), (b"image", KIND), (b"inputs", INPUT), (b"input", INPUT), (b"in", INPUT)],
-        b'l' => &[(b"llm", 0)],
+        b'l' => &[(b"length", LENGTH), (b"llm", 0)],
         b'n' => &[(b"number", 0), (b"num", 0), (b"nb", 0), (b"n", 0)],
         b'o' => &[(b"outputs", OUTPUT), (b"output", OUTPUT), (b"out", OUTPUT), (b"of", 0)],
         b'p' => &[(b"prompts", INPUT), (b"prompt", INPUT), (b"predicted", OUTPUT), (b"precached", CACHED)],
@@ -62,7 +65,7 @@ fn words(first: u8) -> &'static [(&'static [u8], u16)] {
             (b"request", INPUT | WEAK),
             (b"received", OUTPUT | WEAK),
         ],
-        b's' => &[(b"sent", INPUT | WEAK)],
+        b's' => &[(b"sent", INPUT | WEAK), (b"speech", KIND)],
         b't' => &[
             (b"tokens", TOKEN),
             (b"token", TOKEN),
@@ -85,7 +88,12 @@ fn words(first: u8) -> &'static [(&'static [u8], u16)] {
 /// Returns what a key counts. If `named` is set, its object is known to count tokens, so the key need not
 /// mention them.
 pub(super) fn field(key: &[u8], named: bool) -> Option<Field> {
-    let meaning = meaning(key)?;
+    let meaning = match meaning(key)? {
+        // `context_length` is a maximum.
+        length if length & LENGTH != 0 && (length & WEAK != 0 || length & (INPUT | OUTPUT) == 0) => None,
+        length if length & LENGTH != 0 => Some(length | TOKEN),
+        meaning => Some(meaning),
+    }?;
     if meaning & TOKEN == 0 && (!named || meaning & (TOOL | CONNECTOR | WEAK) != 0) {
         return None;
     }
@@ -167,6 +175,7 @@ const PARTS: &[&[u8]] = &[
     b"other",
     b"prediction",
     b"regular",
+    b"speech",
     b"standard",
     b"system",
     b"text",
@@ -255,6 +264,9 @@ mod tests {
             ("tokens_out", Some(Field::Output)),
             ("completion_tokens", Some(Field::Output)),
             ("generated_token_count", Some(Field::Output)),
+            ("prompt_length", Some(Field::Input)),
+            ("generated_length", Some(Field::Output)),
+            ("context_tokens", Some(Field::FreshInput)),
             ("tokens_generated", Some(Field::Output)),
             ("num_tokens_generated", Some(Field::Output)),
             ("total_output_tokens", Some(Field::Output)),
@@ -274,6 +286,11 @@ mod tests {
             ("cacheWriteInputTokens", Some(Field::CacheWrite)),
             // Names for something other than usage, or without a kind of token.
             ("max_tokens", None),
+            ("max_length", None),
+            ("total_length", None),
+            ("content_length", None),
+            ("context_length", None),
+            ("max_context_tokens", None),
             ("tokens", None),
             ("num_tokens", None),
             ("remaining_tokens", None),

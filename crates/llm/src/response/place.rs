@@ -53,6 +53,28 @@ pub(crate) enum Node {
     /// An object with counts in an unlisted place.
     Counts,
     ListedCounts,
+    /// A count or an object with counts in metadata. Clients can set metadata too, but only to text.
+    MetadataCount(Field),
+    MetadataCounts,
+    /// A string that may contain a whole document.
+    Quoted,
+    /// Salesforce's object around generated text, next to the provider's own answer without it.
+    Generation,
+    /// A message in a list, of an agent or its user, and its parts.
+    AgentMessage,
+    MessageId,
+    MessageAuthor,
+    MessageMetadata,
+    MessageUsage,
+    /// Bedrock's trace of an agent, and the part of it about one call of a model.
+    Trace,
+    TracedCall,
+    /// A member that only the events of an agent have. Each of these events reports a call of its own.
+    CallMark,
+    /// Whether a later event replaces this one.
+    PartialMark,
+    /// A token of the prompt, in a list of all.
+    PromptToken,
     /// The name of a count that has its value in another member of the same object.
     CountName,
     CountValue,
@@ -205,12 +227,21 @@ impl JsonPlace for Node {
             | Node::CountName
             | Node::CacheTtl
             | Node::Index
+            | Node::MessageId
+            | Node::MessageAuthor
+            | Node::MetadataCount(_)
+            | Node::CallMark
             | Node::CacheCount => Wants::Scalar,
-            Node::Status(_) => Wants::Anything,
-            Node::Arguments => Wants::TextOrLength,
-            Node::Usage
+            Node::Status(_)
+            | Node::Usage
             | Node::UsageMetadata
-            | Node::InvocationMetrics
+            | Node::Counts
+            | Node::ListedCounts
+            | Node::MessageUsage
+            | Node::PartialMark
+            | Node::Quoted => Wants::Anything,
+            Node::Arguments => Wants::TextOrLength,
+            Node::InvocationMetrics
             | Node::Timings
             | Node::Meta
             | Node::BilledUnits
@@ -228,8 +259,11 @@ impl JsonPlace for Node {
             | Node::Metrics
             | Node::Errors
             | Node::Cumulative
-            | Node::Counts
-            | Node::ListedCounts
+            | Node::MetadataCounts
+            | Node::MessageMetadata
+            | Node::Trace
+            | Node::TracedCall
+            | Node::PromptToken
             | Node::Stored(StoredPart::Around)
             | Node::Verdict
             | Node::Event
@@ -245,7 +279,7 @@ impl JsonPlace for Node {
     }
 
     fn only_counts(self) -> bool {
-        !matches!(self, Node::Stored(_) | Node::Status(_))
+        !matches!(self, Node::Stored(_) | Node::Status(_) | Node::Root | Node::Quoted) && !self.is_counts()
     }
 }
 
@@ -276,7 +310,13 @@ impl Node {
             Node::Around if names::is_named_usage(key) => return Node::ListedCounts,
             Node::Around => return Node::Unknown,
             Node::DataItem => return Node::Data.child_of_item(key),
-            Node::Metadata if names::is_usage(key) => return Node::Counts,
+            Node::Metadata if names::is_usage(key) => return Node::MetadataCounts,
+            Node::MetadataCounts => return aside(key, Node::Counts),
+            Node::Metadata => return names::field(key, false).map_or(Node::Other, Node::MetadataCount),
+            Node::MessageUsage => return Node::Usage.child(key, false),
+            Node::MessageMetadata if names::is_usage(key) => return Node::MessageUsage,
+            Node::Quoted => return aside(key, Node::Aside),
+            Node::Trace if key == b"trace" || key.ends_with(b"Trace") => return Node::Trace,
             Node::Message | Node::Delta | Node::Response if events => {
                 if let Some(node) = EVENTS.find(self, key) {
                     return node;
@@ -329,10 +369,17 @@ impl Node {
             | Node::BilledUnits
             | Node::CacheCreation
             | Node::CacheDetails
-            | Node::Metadata
+            | Node::MessageMetadata
+            | Node::Trace
+            | Node::TracedCall
+            | Node::PromptToken
             | Node::Groq
             | Node::Embeddings
             | Node::Statistics => Node::Other,
+            Node::Event => match Node::Root.child(key, events) {
+                known @ (Node::Usage | Node::Message | Node::Delta | Node::Block | Node::Counts) => known,
+                _ => Node::Unknown,
+            },
             _ => self.text(key),
         }
     }
@@ -369,6 +416,7 @@ impl Node {
             (Node::Message | Node::Delta | Node::Output, Node::Unknown) if names::is_named_usage(key) => {
                 Node::Counts
             }
+            (Node::AgentMessage, Node::Unknown) if names::is_named_usage(key) => Node::MessageUsage,
             (Node::Results, Node::Unknown) => aside(key, Node::Listed),
             (Node::Data | Node::Details, Node::Unknown) => aside(key, Node::Aside),
             (_, known) => known,
@@ -412,6 +460,15 @@ impl Node {
                 | Node::Counts
                 | Node::ListedCounts
                 | Node::Iterations
+                | Node::AgentMessage
+        )
+    }
+
+    /// Returns whether this is an object of counts, or a string that contains one.
+    pub(super) fn is_counts(self) -> bool {
+        matches!(
+            self,
+            Node::Usage | Node::UsageMetadata | Node::Counts | Node::ListedCounts | Node::MessageUsage
         )
     }
 
@@ -436,6 +493,7 @@ impl Node {
                 | Node::Timings
                 | Node::Meta
                 | Node::Cumulative
+                | Node::MessageUsage
         )
     }
 }
@@ -451,7 +509,7 @@ fn anywhere(key: &[u8]) -> Node {
 
 /// Returns whether a member's name looks like that of an id or a time.
 fn is_label(key: &[u8]) -> bool {
-    [&b"_id"[..], b"Id", b"_at", b"Time"].iter().any(|end| key.ends_with(end))
+    [&b"_id"[..], b"Id", b"_at", b"Time", b"_type"].iter().any(|end| key.ends_with(end))
 }
 
 #[cfg(test)]

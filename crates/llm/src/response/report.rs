@@ -2,10 +2,12 @@
 //! every place that a dialect names.
 
 use super::Usage;
+use super::calls::AgentCalls;
 use super::document::Document;
 use super::names;
 use super::place::Node;
 use super::pointed::{Found, Pointers, number};
+use super::quoted::{QuotedKind, QuotedText};
 use super::raw::Raw;
 use super::results::Results;
 use super::stored::StoredAnswer;
@@ -105,7 +107,13 @@ pub(super) struct Report {
     unusual: Option<Box<Unusual>>,
     /// Whether the documents are elements of one array that is not a stream.
     list: bool,
-    document: Document,
+    /// Whether events are arrays. Agents send messages in this way.
+    has_list_events: bool,
+    pub(super) document: Document,
+    /// The kind of the open string, while the document inside of it is read.
+    pub(super) inside: Option<QuotedKind>,
+    /// Whether a document in a string has reported usage.
+    reads_quoted: bool,
     /// If set, the reader looks only for this.
     search: Option<ResponseSearch>,
     found: Vec<Option<Value>>,
@@ -132,6 +140,8 @@ struct Unusual {
     extra: Tally,
     /// The results of a stream with several results.
     results: Results,
+    calls: AgentCalls,
+    quoted: QuotedText,
     /// A count with its name and its value in separate members.
     pair: (Option<Field>, Option<u64>),
 }
@@ -178,12 +188,29 @@ impl Report {
     }
 
     pub(super) fn usage(&self) -> Option<Usage> {
-        let results = self.unusual.as_ref().and_then(|unusual| unusual.results.sum());
-        let usage = results.or_else(|| self.reported.as_ref().map(|(_, tally)| tally.usage()));
+        let reported = self.reported.as_ref().map(|(source, tally)| (*source, tally.usage()));
+        let results = self.unusual.as_ref().filter(|unusual| unusual.results.len() > 1);
+        let results = results.and_then(|unusual| unusual.results.sum());
+        let calls = self.unusual.as_ref().and_then(|unusual| unusual.calls.sum());
+        let usage = match (reported, calls) {
+            (reported, Some(calls)) if reported.is_none_or(|(source, _)| source <= Source::Named) => {
+                Some(calls)
+            }
+            (reported, _) => results.or(reported.map(|(_, usage)| usage)),
+        };
         match self.unusual.as_ref().map(|unusual| unusual.extra).filter(|extra| !extra.is_zero()) {
             Some(extra) => Some(usage.unwrap_or_default().plus(extra.usage())),
             None => usage,
         }
+    }
+
+    /// Returns whether the usage may be generated text.
+    pub(super) fn is_quoted(&self) -> bool {
+        self.reads_quoted
+    }
+
+    pub(super) fn quoted_mut(&mut self) -> &mut QuotedText {
+        &mut self.unusual().quoted
     }
 
     /// Returns whether only a total was reported.
@@ -240,6 +267,7 @@ impl Report {
         if !self.document.reports {
             self.document.reports = true;
             self.before = self.reported;
+            self.reads_quoted |= self.inside == Some(QuotedKind::Document);
         }
         let mut merged = *tally;
         if let Some((_, earlier)) = self.before.filter(|(earlier, _)| *earlier == source) {
@@ -257,8 +285,14 @@ impl Report {
     fn other_child(&mut self, parent: Node, key: &[u8]) -> Node {
         let node = match parent {
             Node::Root if self.document.is_usage => usage_member(key, self.events),
+            Node::Root if self.document.has_generation && key == b"parameters" => Node::Around,
             _ => parent.child(key, self.events),
         };
+        self.marked(node)
+    }
+
+    /// Begins a report of usage, if the member is one.
+    fn marked(&mut self, node: Node) -> Node {
         if node.is_marked() {
             self.open = Tally::default();
             let is_cumulative = self.events && matches!(node, Node::Cumulative);
@@ -266,6 +300,21 @@ impl Report {
             self.document.is_of_result |= is_cumulative;
         }
         node
+    }
+
+    /// Ends a message of an agent.
+    fn end_message(&mut self) {
+        let Some(unusual) = &mut self.unusual else { return };
+        let tells_output = unusual.calls.end_message();
+        self.document.tells_output |= tells_output;
+        self.document.reports |= tells_output;
+    }
+
+    /// Ends a document that reports a call of its own.
+    fn end_call(&mut self, is_partial: bool) {
+        if let Some((_, tally)) = self.reported.take_if(|_| self.document.reports) {
+            self.unusual().calls.end_call(tally.usage(), is_partial);
+        }
     }
 
     fn unusual(&mut self) -> &mut Unusual {
@@ -305,12 +354,13 @@ impl Report {
     fn take_unusual(&mut self) {
         let Some(unusual) = &mut self.unusual else { return };
         unusual.open_extra = Tally::default();
+        unusual.calls.end_document();
         let (mut all, mut named) = (std::mem::take(&mut unusual.listed), std::mem::take(&mut unusual.named));
         all.add_parts();
         named.add_members();
         all.merge(&named);
         if let Some(index) = self.document.index.filter(|_| self.document.is_of_result && !all.is_empty()) {
-            unusual.results.note(index, all.usage());
+            unusual.results.note(index.into(), all.usage());
         }
         self.take(Source::Named, &all, Covers::Several);
     }
@@ -328,7 +378,9 @@ impl Report {
                 one.set(field, value);
                 self.unusual().listed.add(&one);
             }
-            (Node::Found(field), Some(value)) => self.unusual().named.set(field, value),
+            (Node::Found(field) | Node::MetadataCount(field), Some(value)) => {
+                self.unusual().named.set(field, value);
+            }
             (Node::Iteration(field) | Node::ToolCount(field), Some(value)) => {
                 self.unusual().beside.set(field, value);
             }
@@ -359,6 +411,12 @@ impl Reader for Report {
             Some(ResponseSearch::Pointers(pointers)) => return pointers.child(parent, key),
             Some(ResponseSearch::Stored(_)) => return StoredAnswer::child(parent, key),
         }
+        if self.has_list_events && parent == Node::Root {
+            let part = Node::AgentMessage.child(key, true);
+            if matches!(part, Node::MessageId | Node::MessageMetadata | Node::MessageUsage) {
+                return self.marked(part);
+            }
+        }
         match parent.everyday(key) {
             Some(node) => node,
             None => self.other_child(parent, key),
@@ -367,6 +425,7 @@ impl Reader for Report {
 
     fn element(&mut self, array: Node, index: u32) -> Node {
         self.list |= matches!(array, Node::Root) && !self.events;
+        self.has_list_events |= matches!(array, Node::Root) && self.events;
         match &self.search {
             Some(ResponseSearch::Pointers(pointers)) => pointers.element(array, index),
             Some(ResponseSearch::Stored(_)) => array,
@@ -385,6 +444,25 @@ impl Reader for Report {
     fn close(&mut self, node: Node) {
         let (source, covers) = match node {
             Node::Root => return self.close_document(),
+            Node::AgentMessage | Node::Output => return self.end_message(),
+            Node::MessageUsage => {
+                let mut usage = std::mem::take(&mut self.open);
+                usage.add_members();
+                self.unusual().calls.message_usage(&usage);
+                return;
+            }
+            Node::TracedCall => {
+                self.document.is_call = true;
+                return;
+            }
+            Node::Generation => {
+                self.document.has_generation = true;
+                return;
+            }
+            Node::PromptToken => {
+                self.unusual().named.set(Field::Predicted, 1);
+                return;
+            }
             Node::Usage | Node::Meta => (Source::Usage, Covers::Several),
             Node::UsageMetadata => (Source::Usage, Covers::One),
             Node::InvocationMetrics => (Source::InvocationMetrics, Covers::Several),
@@ -409,12 +487,18 @@ impl Reader for Report {
             let mut own = std::mem::take(&mut self.own);
             own.add_members();
             if let Some(index) = self.document.index.filter(|_| self.events) {
-                self.unusual().results.note(index, own.usage());
+                self.unusual().results.note(index.into(), own.usage());
             }
             self.take(Source::Native, &own, Covers::Several);
         }
         if self.unusual.is_some() {
+            if self.has_list_events {
+                self.end_message();
+            }
             self.take_unusual();
+        }
+        if self.document.is_call {
+            self.end_call(self.document.is_partial);
         }
         self.document.failed |= std::mem::take(&mut self.error_event);
         let document = std::mem::take(&mut self.document);
@@ -438,8 +522,10 @@ impl Reader for Report {
             | Node::ToolCount(_)
             | Node::PairValue
             | Node::CountValue
+            | Node::MetadataCount(_)
             | Node::Tokens
             | Node::CacheCount => self.count_at(node, token),
+            Node::PartialMark => self.document.is_partial = token == Some(b"true"),
             Node::ErrorCode if !matches!(token, Some(b"null" | b"0" | b"false")) => self.fail(),
             Node::Success if token == Some(b"false") => self.fail(),
             Node::Status(outcome) => self.document.status_number(outcome, token),
@@ -465,6 +551,8 @@ impl Reader for Report {
                 self.stored_mut().into_iter().for_each(|stored| stored.open_text(part));
             }
             Node::Status(_) => self.document.open_status(),
+            Node::Root | Node::Quoted => self.open_quoted(node),
+            node if node.is_counts() => self.open_quoted(node),
             _ => {}
         }
     }
@@ -496,6 +584,13 @@ impl Reader for Report {
                 self.find(pointer, word.map(|word| String::from_utf8_lossy(word).into()));
             }
             Node::Error => self.fail(),
+            Node::CallMark => self.document.is_call = true,
+            Node::MessageId => {
+                word.into_iter().for_each(|id| self.unusual().calls.message_id(id));
+            }
+            Node::MessageAuthor => {
+                self.unusual().calls.message_author(word.unwrap_or_default());
+            }
             Node::Type => self.kind(word.unwrap_or_default()),
             _ => {}
         }
@@ -525,13 +620,18 @@ impl Reader for Report {
                 self.stored_mut().into_iter().for_each(|stored| stored.text(part, piece));
             }
             Node::Status(_) => self.document.status_piece(piece),
+            Node::Root | Node::Quoted => self.quoted_piece(piece),
+            node if node.is_counts() => self.quoted_piece(piece),
             _ => self.characters(node, characters(piece)),
         }
     }
 
     fn close_text(&mut self, node: Node) {
-        if let Node::Status(outcome) = node {
-            self.document.close_status(outcome);
+        match node {
+            Node::Status(outcome) => self.document.close_status(outcome),
+            Node::Root | Node::Quoted => self.close_quoted(node),
+            node if node.is_counts() => self.close_quoted(node),
+            _ => {}
         }
     }
 
@@ -580,11 +680,16 @@ impl Report {
 
     /// Records the type of the document.
     fn kind(&mut self, kind: &[u8]) {
+        // Most events are of these types, so nothing else is compared.
+        if kind.ends_with(b"delta") {
+            self.document.mute |= self.events && kind.ends_with(b"audio.delta");
+            return;
+        }
         if matches!(kind, b"error" | b"response.failed") {
             self.ended_in_error = true;
         }
         self.document.is_usage |= names::is_named_usage(kind);
-        self.document.mute |= kind == b"error" || self.events && kind.ends_with(b"audio.delta");
+        self.document.mute |= kind == b"error";
         self.document.repeats |= repeats(kind, self.events);
     }
 }

@@ -1,5 +1,5 @@
-//! Adds up the usage of several results in one stream. Each event names its result, and each result has its
-//! own growing counts.
+//! Adds up the usage of several results in one response. Each report names its result, and each result has
+//! its own growing counts.
 
 use super::Usage;
 
@@ -8,14 +8,14 @@ use super::Usage;
 const MAX_RESULTS: usize = 64;
 
 #[derive(Clone, Debug, Default)]
-pub(super) struct Results(Vec<(u32, Usage)>);
+pub(super) struct Results(Vec<(u64, Usage)>);
 
 impl Results {
     /// Records the usage of one result so far. A zero never replaces another value.
-    pub(super) fn note(&mut self, index: u32, usage: Usage) {
-        let known = self.0.iter().position(|(known, _)| *known == index);
+    pub(super) fn note(&mut self, name: u64, usage: Usage) {
+        let known = self.0.iter().position(|(known, _)| *known == name);
         if known.is_none() && self.0.len() < MAX_RESULTS {
-            self.0.push((index, usage));
+            self.0.push((name, usage));
             return;
         }
         let last = self.0.len().saturating_sub(1);
@@ -31,9 +31,18 @@ impl Results {
         earlier.total = earlier.input.saturating_add(earlier.output);
     }
 
-    /// Returns the sum of all results, if there are several.
+    /// Forgets the latest results, except for this number of results.
+    pub(super) fn truncate(&mut self, length: usize) {
+        self.0.truncate(length);
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Returns the sum of all results, if there are any.
     pub(super) fn sum(&self) -> Option<Usage> {
         let all = self.0.iter().map(|(_, usage)| *usage);
-        (self.0.len() > 1).then(|| all.fold(Usage::default(), Usage::plus))
+        (!self.0.is_empty()).then(|| all.fold(Usage::default(), Usage::plus))
     }
 }

@@ -98,6 +98,7 @@ fn case(folder: &Path, name: String) -> Case {
         delivered: expected.delivered,
         uncovered: expected.uncovered,
         ended_in_error: expected.ended_in_error,
+        quoted: false,
         broken: None,
     };
     Case { name, head, body, expected, ends }

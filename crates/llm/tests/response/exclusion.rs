@@ -38,6 +38,8 @@ fn every_string_of_an_unknown_document_counts() {
         (r#"{"answer":"12345678","nested":{"deep":[{"x":"abcd"},"ef"]},"n":5,"b":true,"z":null}"#, 14),
         (r#"{"id":"a","model":"m","object":"o","created":1,"answer":"12345678"}"#, 8),
         (r#"{"result":{"id":"12","type":"345"}}"#, 5),
+        (r#"" \n123 {\"usage\":{}}""#, 16),
+        (r#"" \n{\"answer\":\"12 45\"}""#, 5),
         (r#"{"message":"abc"}"#, 3),
         (r#"{"output":[[{"text":{"value":"abc"}}]]}"#, 3),
         (r#"["abc",["de"],{"x":"f"}]"#, 6),

@@ -147,6 +147,67 @@ fn what_a_model_generated_is_never_searched() {
 }
 
 #[test]
+fn an_object_of_counts_may_be_text() {
+    let counts = json!({"prompt_tokens": 12, "completion_tokens": 34}).to_string();
+    let answer = json!({"choices": [{"message": {"content": "hi"}}], "usage": {"prompt_tokens": 12, "completion_tokens": 34}});
+    for (body, quoted) in [
+        (json!({"usage": counts}), false),
+        (json!({"data": {"tokenUsage": format!(" {counts} ")}}), false),
+        // The model may have written the text around these counts.
+        (json!(answer.to_string()), true),
+        (json!({"statusCode": 200, "body": answer.to_string()}), true),
+    ] {
+        let reading = read(&body.to_string());
+        assert_eq!(reading.usage.map(|usage| (usage.input, usage.output)), Some((12, 34)), "{body}");
+        assert_eq!(reading.quoted, quoted, "{body}");
+    }
+    for body in [
+        json!({"usage": format!("{{{}", " ".repeat(5000))}),
+        json!({"usage": "prompt_tokens: 12"}),
+        // Clients can set metadata to text.
+        json!({"metadata": {"usage": counts}}),
+        json!({"answer": counts, "response": counts}),
+        json!(format!("The usage is {counts}")),
+        // A string inside of a string is text.
+        json!(json!({"usage": counts}).to_string()),
+    ] {
+        assert_eq!(input_and_output(&body), None, "{body}");
+    }
+}
+
+#[test]
+fn usage_in_text_is_at_least_half_of_the_estimate() {
+    let forged = json!({"text": "x".repeat(800), "usage": {"prompt_tokens": 1, "completion_tokens": 1}});
+    let reading = read(&json!(forged.to_string()).to_string());
+    let usage = reading.completed(reading.usage.unwrap(), 60);
+    assert_eq!((usage.input, usage.output, usage.total), (30, 100, 130));
+}
+
+#[test]
+fn the_messages_of_an_agent_add_up_once() {
+    let user = json!({"type": "human", "id": "h", "content": "Hi"});
+    let answer = |id: &str, input: u64| {
+        json!({"type": "ai", "id": id, "content": {"usage": {"input_tokens": 1}},
+            "usage_metadata": {"input_tokens": input, "output_tokens": 5, "input_token_details": {"cache_read": 2}}})
+    };
+    let earlier = json!([user, answer("a", 100), user, answer("b", 10), answer("c", 20)]);
+    assert_eq!(input_and_output(&json!({"messages": earlier})), Some((30, 10)));
+    let events = [
+        json!({"agent": {"messages": [answer("b", 10)]}}),
+        json!({"messages": [user, answer("b", 10)]}),
+        json!({"agent": {"messages": [answer("c", 20)]}}),
+        json!([answer("d", 40), {"langgraph_step": 1}]),
+        json!([answer("d", 40)]),
+    ];
+    let body: String = events.iter().map(|event| format!("data: {event}\n\n")).collect();
+    let usage = read(&body).usage.unwrap();
+    assert_eq!((usage.input, usage.output, usage.cached), (70, 15, 6));
+    // What the provider says of the whole response counts.
+    let whole = json!({"messages": earlier, "usage": {"prompt_tokens": 33, "completion_tokens": 11}});
+    assert_eq!(input_and_output(&whole), Some((33, 11)));
+}
+
+#[test]
 fn zeros_erase_nothing_and_totals_are_explained() {
     type Row = (Value, (u64, u64), u64);
     let table: [Row; 8] = [

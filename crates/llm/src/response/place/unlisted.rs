@@ -20,10 +20,11 @@ pub(super) fn aside(key: &[u8], place: Node) -> Node {
     }
     let is = |names: &[&[u8]]| names.iter().any(|name| key.eq_ignore_ascii_case(name));
     match () {
-        () if is(COUNTED_ELSEWHERE) => Node::Other,
+        () if is(COUNTED_ELSEWHERE) || is_named && is(&[b"details"]) => Node::Other,
         () if key.eq_ignore_ascii_case(b"error") && !is_named => Node::Error,
         () if is_label(key) => Node::Label,
         () if is_named => place,
+        () if key == b"messages" => Node::AgentMessage,
         () if is(GENERATED) => Node::Unknown,
         () => place,
     }
@@ -60,7 +61,10 @@ const GENERATED: &[&[u8]] = &[
     b"reply",
     b"request",
     b"schema",
+    b"structured_content",
     b"structured_output",
+    b"structuredcontent",
+    b"structuredoutput",
     b"text",
     b"tool_calls",
     b"toolcalls",
@@ -122,7 +126,7 @@ pub(super) fn part(whole: Field, key: &[u8]) -> Option<Field> {
 /// count includes the others.
 #[cold]
 pub(super) fn detail(key: &[u8]) -> Node {
-    match names::field(key, false) {
+    match names::field(key, true) {
         Some(Field::Cached | Field::CacheRead) => Node::Count(Field::Cached),
         Some(Field::CacheWrite) => Node::Count(Field::Written),
         Some(Field::Reasoning | Field::Thoughts) => Node::Count(Field::Reasoning),
