@@ -8,6 +8,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 
 pub const COMMITS_RETRIED: &str = table::COMMITS_RETRIED.name;
+pub const COMMITS_PACKED: &str = table::COMMITS_PACKED.name;
 pub const COMMITS_DROPPED: &str = table::COMMITS_DROPPED.name;
 pub const RAISES_DROPPED: &str = table::RAISES_DROPPED.name;
 pub const RECORDS_RETRIED: &str = table::RECORDS_RETRIED.name;
@@ -34,6 +35,7 @@ impl Metrics {
         let metrics = Self::default();
         for name in [
             COMMITS_RETRIED,
+            COMMITS_PACKED,
             COMMITS_DROPPED,
             RAISES_DROPPED,
             PLANS,

@@ -101,7 +101,7 @@ impl Shared {
             memory,
             config,
             metrics: Metrics::new(),
-            outbox: RefCell::new(Outbox::new(outbox_capacity).with_jitter(random)),
+            outbox: RefCell::new(Outbox::new(outbox_capacity).that_packs().with_jitter(random)),
             records: RefCell::new(Outbox::new(records_capacity).with_jitter(random)),
             gateway,
             memory_shown: Cell::default(),
@@ -192,15 +192,16 @@ impl Shared {
 
     /// Passes a settlement to the root context.
     pub fn commit(&self, settlement: Settlement) {
-        let dropped = self.outbox.borrow_mut().push(settlement);
-        self.metrics.add(metrics::COMMITS_DROPPED, dropped as u64);
+        let displaced = self.outbox.borrow_mut().push(settlement);
+        self.metrics.add(metrics::COMMITS_PACKED, displaced.packed as u64);
+        self.metrics.add(metrics::COMMITS_DROPPED, displaced.dropped as u64);
         self.wake();
     }
 
     /// Passes a usage record to the root context.
     pub fn record(&self, record: SettledRecord, stamp: RecordStamp) {
-        let dropped = self.records.borrow_mut().push(record.stamped(stamp));
-        self.metrics.add(metrics::RECORDS_DROPPED, dropped as u64);
+        let displaced = self.records.borrow_mut().push(record.stamped(stamp));
+        self.metrics.add(metrics::RECORDS_DROPPED, displaced.dropped as u64);
         self.wake();
     }
 

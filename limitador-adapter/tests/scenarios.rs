@@ -174,7 +174,7 @@ impl Native {
                 Effect::ReplaceChunk(bytes) => self.replaced = Some(bytes),
                 Effect::KeepChunk(_) | Effect::Reset => self.replaced = Some(Vec::new()),
                 Effect::Commit(settlement) => {
-                    assert_eq!(self.outbox.push(settlement), 0, "the queue is full")
+                    assert_eq!(self.outbox.push(settlement).dropped, 0, "the queue is full")
                 }
                 Effect::Raise(raise) => assert!(self.outbox.raise(raise), "too many raises wait"),
                 Effect::UpstreamFailed(model) => self.health.failed(&model, self.milliseconds()),

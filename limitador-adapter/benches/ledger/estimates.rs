@@ -224,7 +224,7 @@ impl<'r> Worker<'r> {
         for effect in effects {
             match effect {
                 Effect::Commit(settlement) => {
-                    assert_eq!(self.outbox.push(settlement), 0, "the queue is full")
+                    assert_eq!(self.outbox.push(settlement).dropped, 0, "the queue is full")
                 }
                 Effect::Raise(raise) if self.live => assert!(self.outbox.raise(raise), "the queue is full"),
                 _ => {}

@@ -311,7 +311,9 @@ fn charged(
     let mut trouble = String::new();
     for effect in effects {
         match effect {
-            Effect::Commit(settlement) => drop(outbox.push(settlement)),
+            Effect::Commit(settlement) => {
+                outbox.push(settlement);
+            }
             Effect::Count(Metric::Usage(UsageSource::Reported)) => source = " as its usage says",
             Effect::Count(Metric::Usage(UsageSource::Estimated)) => {
                 source = " by estimate, since it reports no usage"

@@ -79,6 +79,8 @@ metrics! {
         "Finished exchanges, by the source of their usage: `reported` by the provider, `estimated`, `deferred` (created in the background and charged when the result is seen), or `none`.";
     COMMITS_RETRIED = counter "weir_commits_retried" []
         "Charges that had to be sent again.";
+    COMMITS_PACKED = counter "weir_commits_packed" []
+        "Charges that wait in a compact form, because the queue was full.";
     COMMITS_DROPPED = counter "weir_commits_dropped" []
         "Charges that were given up because the queue was full or the adapter rejected them. This usage is lost.";
     RECORDS_RETRIED = counter "weir_usage_records_retried" []
