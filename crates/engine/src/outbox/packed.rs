@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 /// The number of settlements in a block. They share their texts, and are dropped together.
-const BLOCK: usize = 16_384;
+const BLOCK: usize = 4096;
 
 /// The memory of a text in addition to its bytes.
 const TEXT: usize = 96;
