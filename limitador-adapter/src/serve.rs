@@ -316,7 +316,7 @@ fn ledger(config: &ServeArgs) -> Result<Arc<dyn Ledger>, ServeError> {
         #[cfg(feature = "redis")]
         Storage::Redis(place) => {
             let ledger = RedisLedger::new(place.clone(), config.capacity());
-            Arc::new(ledger.map_err(ServeError::Storage)?)
+            ledger.map_err(ServeError::Storage)?.into_ledger()
         }
     })
 }

@@ -12,6 +12,8 @@ pub mod memory;
 pub mod moment;
 #[cfg(feature = "redis")]
 pub mod redis;
+#[cfg(feature = "redis")]
+pub mod sharded;
 pub mod shares;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
@@ -294,7 +296,8 @@ pub enum Durability {
     Elsewhere,
 }
 
-/// Stores holds and charges. Every call is atomic: no other call sees a partial change.
+/// Stores holds and charges. Every call is atomic: no other call sees a partial change. In several shards, this
+/// holds for each shard, and [`sharded`] describes what other calls may see.
 #[tonic::async_trait]
 pub trait Ledger: Send + Sync {
     /// Holds every amount, or none. The caller chooses `id`. Repeating a call does not hold anything twice. A

@@ -10,7 +10,8 @@
 -- "settled", "over UNTIL" (settled without a charge, and remembered until then), or a packed table. The table
 -- has a flag `live` (its holds may lapse), its holds {bucket, amount, until, asked} and its charges at
 -- admission {asked, amount, window, bucket}. The bucket differs from the requested one only if the amount is
--- in the limit's overflow bucket, for want of room. A background result is a reservation with additional
+-- in the limit's overflow bucket, for want of room. A reservation in several shards also has the set of its
+-- shards, as bits, and the attempt that took it. A background result is a reservation with additional
 -- fields (stored.lua).
 --
 -- The usage of a sliding window is kept in slots, in records next to the bucket's record. A slot begins with

@@ -76,6 +76,16 @@ impl Link {
         checked.map(|()| Self { place, timeout: TIMEOUT, state: Mutex::default(), connecting })
     }
 
+    pub fn is_cluster(&self) -> bool {
+        self.place.kind == Topology::Cluster
+    }
+
+    /// Creates another connection to the same server.
+    pub fn another(&self) -> Self {
+        let (place, timeout) = (self.place.clone(), self.timeout);
+        Self { place, timeout, state: Mutex::default(), connecting: tokio::sync::Mutex::default() }
+    }
+
     /// Sets the timeout of a reply and of a connection attempt.
     pub fn with_timeout(self, timeout: Duration) -> Self {
         Self { timeout, ..self }
