@@ -3,10 +3,11 @@
 use crate::process::{Process, free_port};
 use crate::{artefacts, wait};
 use rustix::process::Signal;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 use tempfile::TempDir;
 
 /// The configuration file. Sentinels rewrite it.
@@ -150,20 +151,13 @@ impl Redis {
         self.try_command(words).unwrap_or_else(|error| panic!("{words:?}: {error}\n{}", self.log()))
     }
 
-    /// Reads one reply: a line, or the text that the line announces.
     fn try_command(&self, words: &[&str]) -> std::io::Result<String> {
         let stream = TcpStream::connect(("127.0.0.1", self.port))?;
         stream.set_read_timeout(Some(wait::DEADLINE))?;
         let mut call = format!("*{}\r\n", words.len());
         words.iter().for_each(|word| call += &format!("${}\r\n{word}\r\n", word.len()));
         (&stream).write_all(call.as_bytes())?;
-        let (mut reader, mut line) = (BufReader::new(&stream), String::new());
-        reader.read_line(&mut line)?;
-        let length = line.strip_prefix('$').and_then(|length| length.trim().parse::<usize>().ok());
-        let Some(length) = length else { return Ok(line.trim_end().to_owned()) };
-        let mut text = vec![0; length];
-        reader.read_exact(&mut text)?;
-        Ok(String::from_utf8_lossy(&text).into_owned())
+        reply(&mut BufReader::new(&stream))
     }
 
     /// Returns a number from the server's INFO.
@@ -171,6 +165,40 @@ impl Redis {
         let info = self.command(&["INFO", "everything"]);
         let line = info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
         line.and_then(|value| value.trim().parse().ok()).unwrap_or_else(|| panic!("no {name} in {info}"))
+    }
+
+    /// Returns the CPU time that the server has used.
+    pub fn cpu(&self) -> Duration {
+        let info = self.command(&["INFO", "cpu"]);
+        let seconds = ["used_cpu_user:", "used_cpu_sys:"].map(|name| {
+            let value = info.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<f64>().ok());
+            value.unwrap_or_else(|| panic!("no {name} in {info}"))
+        });
+        Duration::from_secs_f64(seconds.iter().sum())
+    }
+
+    /// Moves a slot of a cluster, with all its keys, to another of these nodes, as redis-cli does.
+    pub fn move_slot(&self, slot: u16, target: &Redis, nodes: &[Redis]) {
+        let slot = slot.to_string();
+        let (from, to) = (self.command(&["CLUSTER", "MYID"]), target.command(&["CLUSTER", "MYID"]));
+        let set = |node: &Redis, what: &str, id: &str| {
+            assert_eq!(node.command(&["CLUSTER", "SETSLOT", &slot, what, id]), "+OK");
+        };
+        set(target, "IMPORTING", &from);
+        set(self, "MIGRATING", &to);
+        let port = target.port.to_string();
+        loop {
+            let keys = self.command(&["CLUSTER", "GETKEYSINSLOT", &slot, "10"]);
+            if keys.is_empty() {
+                break;
+            }
+            let mut migrate = vec!["MIGRATE", "127.0.0.1", &port, "", "0", "5000", "KEYS"];
+            migrate.extend(keys.lines());
+            let answer = self.command(&migrate);
+            assert!(["+OK", "+NOKEY"].contains(&answer.as_str()), "{answer}");
+        }
+        let others = nodes.iter().filter(|node| ![self.port, target.port].contains(&node.port));
+        [target, self].into_iter().chain(others).for_each(|node| set(node, "NODE", &to));
     }
 
     /// Stops the process without ending it.
@@ -205,6 +233,23 @@ impl Redis {
     pub fn log(&self) -> String {
         self.process.log()
     }
+}
+
+/// Reads one reply: a line, or the text that the line announces. The elements of an array become lines.
+fn reply(reader: &mut impl BufRead) -> std::io::Result<String> {
+    let mut line = String::new();
+    reader.read_line(&mut line)?;
+    let line = line.trim_end();
+    let length = |kind| line.strip_prefix(kind).and_then(|length| length.parse::<usize>().ok());
+    if let Some(length) = length('*') {
+        let elements: Result<Vec<_>, _> = (0..length).map(|_| reply(reader)).collect();
+        return Ok(elements?.join("\n"));
+    }
+    let Some(length) = length('$') else { return Ok(line.to_owned()) };
+    let mut text = vec![0; length + "\r\n".len()];
+    reader.read_exact(&mut text)?;
+    text.truncate(length);
+    Ok(String::from_utf8_lossy(&text).into_owned())
 }
 
 /// Waits until every node knows all the others and the cluster can answer commands.

@@ -2,11 +2,12 @@
 //! latency, and by how much limits are overshot. Writes a section of `bench/RESULTS.md`.
 //!
 //! Run `cargo bench -p limitador-adapter --bench ledger`. Arguments after `--` select parts: memory, sqlite,
-//! redis, sliding, overshoot, estimates. With arguments, the benchmark writes no section.
+//! redis, cluster, sliding, overshoot, estimates. With arguments, the benchmark writes no section.
 // A failure ends the benchmark, as it ends a test.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
 mod ledger {
+    pub mod cluster;
     pub mod estimates;
     pub mod memory;
     pub mod overshoot;
@@ -17,6 +18,7 @@ mod ledger {
 
 use limitador_adapter::ledger::{Charge, ChargeAt, Hold, Key};
 use policy::model::{Unit, Window};
+use rustix::time::{ClockId, clock_gettime};
 use std::fmt::Write;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -72,6 +74,12 @@ fn percentiles(mut taken: Vec<Duration>) -> (f64, f64) {
     (at(50), at(99))
 }
 
+/// Returns this process's CPU time.
+fn cpu() -> Duration {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    Duration::new(time.tv_sec.try_into().unwrap_or_default(), time.tv_nsec.try_into().unwrap_or_default())
+}
+
 /// The number of counters, and the number of limits per request.
 const CASES: [(usize, usize); 6] = [(1, 1), (10_000, 1), (1_000_000, 1), (1, 8), (10_000, 8), (1_000_000, 8)];
 
@@ -91,6 +99,9 @@ fn main() {
     }
     if wants("redis") {
         write!(section, "\n{}", runtime.block_on(ledger::redis::table())).expect("a text grows");
+    }
+    if wants("cluster") {
+        write!(section, "\n{}", runtime.block_on(ledger::cluster::table())).expect("a text grows");
     }
     if wants("sliding") {
         write!(section, "\n{}", runtime.block_on(ledger::sliding::table())).expect("a text grows");

@@ -318,7 +318,7 @@ fn ledger(config: &ServeArgs) -> Result<Arc<dyn Ledger>, ServeError> {
         Storage::Redis(place) => {
             let ledger = RedisLedger::new(place.clone(), config.capacity());
             let files = config.storage_access.files();
-            Arc::new(ledger.map_err(ServeError::Storage)?.with_credentials(files))
+            ledger.map_err(ServeError::Storage)?.with_credentials(files).into_ledger()
         }
     })
 }

@@ -1,11 +1,10 @@
 //! Measures the ledger in a file on this machine's disk, and the same calls in memory.
 
-use crate::{CASES, charges, holds, percentiles, user};
+use crate::{CASES, charges, cpu, holds, percentiles, user};
 use limitador_adapter::ledger::memory::MemoryLedger;
 use limitador_adapter::ledger::moment::Moment;
 use limitador_adapter::ledger::sqlite::SqliteLedger;
 use limitador_adapter::ledger::{Charge, Ledger};
-use rustix::time::{ClockId, clock_gettime};
 use std::fmt::Write;
 use std::path::Path;
 use std::sync::Arc;
@@ -129,10 +128,4 @@ async fn fill(ledger: &dyn Ledger, users: usize, limits: usize) {
     }
     ledger.commit("", batch, Moment::now()).await.expect("it answers");
     ledger.durable().await.expect("it can be written");
-}
-
-/// Returns this process's CPU time.
-fn cpu() -> Duration {
-    let time = clock_gettime(ClockId::ProcessCPUTime);
-    Duration::new(time.tv_sec.try_into().unwrap_or_default(), time.tv_nsec.try_into().unwrap_or_default())
 }

@@ -13,6 +13,8 @@ pub mod memory;
 pub mod moment;
 #[cfg(feature = "redis")]
 pub mod redis;
+#[cfg(feature = "redis")]
+pub mod sharded;
 pub mod shares;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
@@ -266,6 +268,15 @@ pub struct LapsedTotals {
 }
 
 impl LapsedTotals {
+    pub fn plus(self, more: Self) -> Self {
+        Self {
+            released: self.released.saturating_add(more.released),
+            charged: self.charged.saturating_add(more.charged),
+            tokens: self.tokens.saturating_add(more.tokens),
+            micro_usd: self.micro_usd.saturating_add(more.micro_usd),
+        }
+    }
+
     /// Counts a lapsed hold. `None` means that it was not charged.
     pub fn count(&mut self, charged: Option<(Unit, u64)>) {
         let Some((unit, amount)) = charged else {
@@ -322,7 +333,8 @@ pub enum Durability {
     Elsewhere,
 }
 
-/// Stores holds and charges. Every call is atomic: no other call sees a partial change.
+/// Stores holds and charges. Every call is atomic: no other call sees a partial change. In several shards, this
+/// holds for each shard, and [`sharded`] describes what other calls may see.
 #[tonic::async_trait]
 pub trait Ledger: Send + Sync {
     /// Holds every amount, or none. The caller chooses `id`. Repeating a call does not hold anything twice. A

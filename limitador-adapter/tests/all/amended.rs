@@ -16,8 +16,10 @@ on_every_storage![
     a_repeated_grant_changes_nothing_for_a_day_after_the_window,
     a_grant_counts_for_raises_and_hits,
     a_reset_ends_a_grant,
-    a_grant_needs_a_counter_of_its_own,
     resets_and_grants_of_many_at_once_lose_nothing,
+    ;
+    unsharded:
+    a_grant_needs_a_counter_of_its_own,
 ];
 
 fn hold(key: &Arc<Key>, amount: u64, max: u64) -> Hold {

@@ -1,5 +1,7 @@
 //! For any policy and any order of calls and times, every storage agrees with a simple model.
 
+mod sharded;
+
 use crate::restarted::RestartedLedger;
 use crate::storages::in_redis_of_a_clock_ahead;
 use e2e::redis::Redis;
@@ -731,16 +733,25 @@ fn within_every_limit(policy: &[Rate]) -> impl Fn(&Model) {
 
 /// Plays this many stories, each on new adapters.
 fn every_story(cases: u32, adapters: impl Fn(Moment) -> Vec<Arc<dyn Ledger>>) {
+    every_story_of(cases, story(), adapters);
+}
+
+/// Plays this many of these stories, and the exact parts of as many.
+fn every_story_of(
+    cases: u32,
+    stories: impl Strategy<Value = Story>,
+    adapters: impl Fn(Moment) -> Vec<Arc<dyn Ledger>>,
+) {
     let runtime = Runtime::new().unwrap();
     let config = || ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() };
     TestRunner::new(config())
-        .run(&story(), |story| {
+        .run(&stories, |story| {
             runtime.block_on(play(&adapters, &story, |_| {}));
             Ok(())
         })
         .unwrap();
     TestRunner::new(config())
-        .run(&story().prop_map(exact), |story| {
+        .run(&stories.prop_map(exact), |story| {
             runtime.block_on(play(&adapters, &story, within_every_limit(&story.policy)));
             Ok(())
         })

@@ -19,26 +19,26 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 
 /// A ledger as it is served, with the server's time.
-fn served(place: &str) -> Arc<dyn Ledger> {
-    Arc::new(RedisLedger::new(place.parse().unwrap(), Some(1000_usize.into())).unwrap())
+pub fn served(place: &str) -> Arc<dyn Ledger> {
+    RedisLedger::new(place.parse().unwrap(), Some(100_000_usize.into())).unwrap().into_ledger()
 }
 
-fn tokens(who: &str, amount: u64) -> Hold {
+pub fn tokens(who: &str, amount: u64) -> Hold {
     let (key, ttl) = (key(who, Unit::Tokens), MINUTE * 15);
     Hold { key, amount, max: 1000, ttl, charge_at: ChargeAt::Commit, enforced: true, warn_at: None }
 }
 
-fn charge(who: &str, amount: u64) -> Vec<Charge> {
+pub fn charge(who: &str, amount: u64) -> Vec<Charge> {
     vec![Charge { key: key(who, Unit::Tokens), amount, warn_at: None }]
 }
 
-async fn books(ledger: &dyn Ledger) -> Vec<(u64, u64)> {
+pub async fn books(ledger: &dyn Ledger) -> Vec<(u64, u64)> {
     let readings = once_it_works(async || ledger.readings(Moment::now()).await).await;
     readings.iter().map(|reading| (reading.used, reading.held)).collect()
 }
 
 /// Retries until it works, as sweeps and requests do.
-async fn once_it_works<T>(mut ask: impl AsyncFnMut() -> Result<T, Unavailable>) -> T {
+pub async fn once_it_works<T>(mut ask: impl AsyncFnMut() -> Result<T, Unavailable>) -> T {
     let start = Instant::now();
     loop {
         match ask().await {
@@ -50,11 +50,10 @@ async fn once_it_works<T>(mut ask: impl AsyncFnMut() -> Result<T, Unavailable>) 
 }
 
 /// Reserves at one adapter and commits at another. Every Redis must support at least this.
-async fn is_a_place(place: &str) {
+pub async fn is_a_place(place: &str) {
     let patient = || {
-        RedisLedger::new(place.parse().unwrap(), Some(1000_usize.into()))
-            .unwrap()
-            .with_timeout(10 * wait::DEADLINE)
+        let ledger = RedisLedger::new(place.parse().unwrap(), Some(100_000_usize.into())).unwrap();
+        ledger.with_timeout(10 * wait::DEADLINE).into_ledger()
     };
     let (one, other) = (patient(), patient());
     let hold = || vec![tokens("alice", 100), Hold { key: key("bob", Unit::Usd), ..tokens("bob", 5) }];
@@ -63,7 +62,7 @@ async fn is_a_place(place: &str) {
     assert_eq!(settled, Settled::Released);
     let settled = one.commit("1", charge("alice", 30), Moment::now()).await.unwrap();
     assert_eq!(settled, Settled::AlreadySettled);
-    assert_eq!(books(&other).await, [(30, 0)]);
+    assert_eq!(books(&*other).await, [(30, 0)]);
 }
 
 #[tokio::test]
@@ -80,84 +79,6 @@ async fn a_password_a_user_and_a_database() {
             "{error}"
         );
     }
-}
-
-/// Removes and returns the node that stores Weir's keys. All keys share a slot, because one script accesses
-/// all limits of a request.
-fn place_of_weir(nodes: &mut Vec<Redis>) -> Redis {
-    let is_here = |node: &Redis| !node.command(&["EXISTS", "{weir}:buckets"]).contains("MOVED");
-    let owner = nodes.iter().position(is_here).unwrap();
-    nodes.remove(owner)
-}
-
-#[tokio::test]
-async fn a_cluster_whichever_of_its_nodes_is_named() {
-    let mut others = Redis::cluster(3);
-    let owner = place_of_weir(&mut others);
-    for node in others.iter().chain([&owner]) {
-        is_a_place(&format!("redis+cluster://127.0.0.1:{}", node.port())).await;
-        owner.command(&["FLUSHALL"]);
-    }
-    // The first node in the URL does not answer.
-    is_a_place(&format!("redis+cluster://127.0.0.1:{},127.0.0.1:{}", free_port(), others[0].port())).await;
-    assert_eq!([&others[0], &others[1]].map(|node| node.command(&["DBSIZE"])), [":0", ":0"]);
-    assert_ne!(owner.command(&["DBSIZE"]), ":0");
-}
-
-#[tokio::test]
-async fn a_node_of_a_cluster_that_is_named_as_if_it_were_alone() {
-    let mut others = Redis::cluster(2);
-    place_of_weir(&mut others);
-    let error = served(&others[0].url(0)).size().await.unwrap_err().to_string();
-    assert!(error.ends_with("; use redis+cluster://HOST:PORT"), "{error}");
-}
-
-#[tokio::test]
-async fn a_cluster_whose_slot_moves_to_another_node() {
-    let mut others = Redis::cluster(3);
-    let owner = place_of_weir(&mut others);
-    let ledger = served(&format!("redis+cluster://127.0.0.1:{}", others[0].port()));
-    let reserve = async || ledger.reserve("1", vec![tokens("alice", 100)], Moment::now()).await;
-    assert!(once_it_works(reserve).await.admitted);
-
-    let slot = owner.command(&["CLUSTER", "KEYSLOT", "{weir}"]).replace(':', "");
-    let (from, to) = (owner.command(&["CLUSTER", "MYID"]), others[1].command(&["CLUSTER", "MYID"]));
-    let set = |node: &Redis, what: &str, id: &str| {
-        assert_eq!(node.command(&["CLUSTER", "SETSLOT", &slot, what, id]), "+OK");
-    };
-    set(&others[1], "IMPORTING", &from);
-    set(&owner, "MIGRATING", &to);
-    let bucket = "return redis.call('ZRANGE', KEYS[1], 0, 0)[1]";
-    let bucket = owner.command(&["EVAL", bucket, "1", "{weir}:buckets"]);
-    let target = others[1].port().to_string();
-    for key in ["{weir}:lapses", "{weir}:buckets", "{weir}:holds", "{weir}:limits", "{weir}:r:1", &bucket] {
-        assert_eq!(owner.command(&["MIGRATE", "127.0.0.1", &target, key, "0", "5000"]), "+OK", "{key}");
-    }
-    // The keys have moved to the new node. The ledger still asks the old one, which redirects it.
-    let settled = once_it_works(async || ledger.commit("1", charge("alice", 30), Moment::now()).await).await;
-    assert_eq!(settled, Settled::Released);
-    [&others[1], &owner, &others[0]].iter().for_each(|node| set(node, "NODE", &to));
-    let settled = once_it_works(async || ledger.commit("1", charge("alice", 30), Moment::now()).await).await;
-    assert_eq!(settled, Settled::AlreadySettled);
-    assert_eq!(books(&*ledger).await, [(30, 0)]);
-    assert_eq!(owner.command(&["DBSIZE"]), ":0");
-}
-
-#[tokio::test]
-async fn a_cluster_that_loses_a_node() {
-    let mut others = Redis::cluster(3);
-    let mut owner = place_of_weir(&mut others);
-    let replica = Redis::cluster_replica_of(&owner);
-    let ledger = served(&format!("redis+cluster://127.0.0.1:{}", others[0].port()));
-    let reserve = async || ledger.reserve("1", vec![tokens("alice", 100)], Moment::now()).await;
-    assert!(once_it_works(reserve).await.admitted);
-    wait::until("the reservation at the replica", || {
-        (replica.command(&["INFO", "keyspace"]).contains("keys=6")).then_some(())
-    });
-    owner.kill();
-    let settled = once_it_works(async || ledger.commit("1", charge("alice", 30), Moment::now()).await).await;
-    assert_eq!(settled, Settled::Released);
-    assert_eq!(books(&*ledger).await, [(30, 0)]);
 }
 
 #[tokio::test]

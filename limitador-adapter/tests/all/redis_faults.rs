@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 /// The user's permissions in docs/operate.md.
 const PERMISSIONS: &str =
-    "~{weir}:* resetchannels -@all +@read +@write +@scripting +@connection -@dangerous +info +time";
+    "'~{weir*' resetchannels -@all +@read +@write +@scripting +@connection -@dangerous +info +time";
 
 fn ledger(place: &str) -> RedisLedger {
     RedisLedger::new(place.parse().unwrap(), Some(1000_usize.into())).unwrap()
@@ -110,8 +110,11 @@ async fn a_user_needs_the_documented_permissions_and_no_others() {
     assert!(operate.contains(PERMISSIONS), "docs/operate.md lacks the permissions");
     let user = |more: &str| {
         let words = ["ACL", "SETUSER", "weir", "reset", "on", ">secret"];
-        let words: Vec<_> =
-            words.into_iter().chain(PERMISSIONS.split(' ')).chain(more.split_whitespace()).collect();
+        let words: Vec<_> = words
+            .into_iter()
+            .chain(PERMISSIONS.split(' ').map(|word| word.trim_matches('\'')))
+            .chain(more.split_whitespace())
+            .collect();
         assert_eq!(redis.command(&words), "+OK");
     };
     let place = format!("redis://weir:secret@127.0.0.1:{}", redis.port());

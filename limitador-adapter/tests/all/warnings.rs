@@ -1,7 +1,7 @@
 //! The contract of a ledger for thresholds (`warnAt`), on every storage.
 
 use crate::ledger::{MINUTE, key, key_of};
-use crate::storages::{Storage, in_redis, on_every_storage};
+use crate::storages::{Storage, in_redis, in_shards, on_every_storage};
 use limitador_adapter::ledger::crossing::{Crossing, WarnAt};
 use limitador_adapter::ledger::moment::Moment;
 use limitador_adapter::ledger::stored::{CreationCharge, DeferredCharge, Sighting, StoredId, StoredResult};
@@ -25,9 +25,11 @@ on_every_storage![
     a_hit_warns,
     a_background_result_warns_when_it_is_seen,
     a_part_of_a_background_result_warns_with_its_creation,
-    users_without_a_counter_of_their_own_warn_together,
     holds_and_limits_without_thresholds_never_warn,
     of_sixty_four_charges_at_once_each_threshold_warns_once,
+    ;
+    unsharded:
+    users_without_a_counter_of_their_own_warn_together,
 ];
 
 fn thresholds(percents: &[u64]) -> Arc<[Threshold]> {
@@ -304,6 +306,7 @@ async fn of_sixty_four_charges_at_once_each_threshold_warns_once(storage: Storag
     let other = match &storage {
         Storage::Memory | Storage::Sqlite(..) => Arc::clone(&one),
         Storage::Redis(redis, _) => in_redis(redis, 0, 100),
+        Storage::Shards(redis, _) => in_shards(redis, 0, 100, 0),
     };
     let percents: Vec<u64> = vec![10, 25, 50, 80, 90, 95, 99, 100];
     for window in

@@ -1,17 +1,13 @@
-//! The keys and arguments of the scripts, as they parse them.
+//! The arguments of the scripts, as they parse them.
 
-use super::{MAX_AMOUNT, key_name};
+use super::MAX_AMOUNT;
 use crate::ledger::calendar;
 use crate::ledger::crossing::WarnAt;
+use crate::ledger::sharded::shard::Attempt;
 use crate::ledger::stored::{DeferredCharge, StoredId};
-use crate::ledger::{ChargeAt, Hold, Key};
+use crate::ledger::{ChargeAt, Hold};
 use policy::model::{Tariff, UsageCost, Window};
-use sha2::{Digest, Sha256};
 use std::time::Duration;
-
-pub fn reservation(id: &str) -> String {
-    format!("{}r:{id}", key_name::PREFIX)
-}
 
 /// Returns the id of a result's record among reservations.
 pub fn stored(id: &StoredId) -> String {
@@ -29,6 +25,12 @@ pub fn deferred_numbers(deferred: &DeferredCharge) -> [u64; 8] {
     let UsageCost { base, tariff, reasoning } = deferred.cost;
     let Tariff { input, cached, cache_write, cache_write_1h, output } = tariff;
     [deferred.now, base, input, cached, cache_write, cache_write_1h, output, reasoning]
+}
+
+/// Formats an attempt to reserve in several shards.
+pub fn numbers_of_attempt(attempt: &Attempt) -> String {
+    // The scripts compare this number as text.
+    format!("{} {}", attempt.shards.bits(), attempt.number)
 }
 
 /// Formats the thresholds of buckets. `first` is the position of the first bucket in KEYS.
@@ -62,27 +64,10 @@ pub fn charge_at(hold: &Hold, server: Duration) -> String {
     }
 }
 
-/// Returns the key of the sorted set of workers. Their scores are the times when they count as gone.
-pub fn workers_key() -> String {
-    format!("{}workers", key_name::PREFIX)
-}
-
 pub fn flag(flag: bool) -> String {
     if flag { "1" } else { "0" }.to_owned()
 }
 
 pub fn amount(amount: u64) -> String {
     amount.min(MAX_AMOUNT).to_string()
-}
-
-/// Returns the key of the record of an operator's changes to a bucket.
-pub fn amendment(name: &str) -> String {
-    format!("{}a:{name}", key_name::PREFIX)
-}
-
-/// Returns the key of the record of a grant's id. Hashing the id makes it short.
-pub fn grant_record(key: &Key, id: &str) -> String {
-    let digest = Sha256::digest(format!("{}\n{id}", key_name::of(key)));
-    let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("{}g:{digest}", key_name::PREFIX)
 }

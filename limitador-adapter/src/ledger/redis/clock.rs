@@ -25,6 +25,11 @@ impl ServerClock {
         Self { own_error: milliseconds, ..Self::default() }
     }
 
+    /// Returns a clock of the same machine for another server.
+    pub fn of_another_server(&self) -> Self {
+        Self { own_error: self.own_error, ..Self::default() }
+    }
+
     /// Returns the server's estimated time since 1970 in UTC.
     pub fn time(&self, now: Moment) -> Duration {
         let ms = self.own(now).saturating_add(self.ahead.load(Ordering::Relaxed));

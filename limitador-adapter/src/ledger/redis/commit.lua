@@ -3,8 +3,8 @@
 -- the estimated input and [6] the thresholds. Then follow for each bucket: window, amount, and the charges
 -- that wait until the result is seen (empty: none): the part that is charged now, and the cost. Returns -1 and
 -- the time; or 0 if holds were released, 1 if there were none, 2 if it was settled before, 3 if charges are
--- deferred; then, for each deferred charge, the amount that an earlier read charged; then the thresholds that
--- were reached.
+-- deferred; then the shards of the reservation (0: all of it is here, or it is unknown); then, for each
+-- deferred charge, the amount that an earlier read charged; then the thresholds that were reached.
 
 local FIELDS, FIRST = 3, 7
 local reservation, id, stored = KEYS[5], ARGV[2], ARGV[4]
@@ -14,9 +14,9 @@ local windows = {}
 for at = 6, #KEYS do windows[at] = window_of(ARGV[FIRST + (at - 6) * FIELDS]) end
 if elsewhere then return { -1, now } end
 local known = known_of(reservation)
-if known == 'settled' then return { 2 } end
+if known == 'settled' then return { 2, 0 } end
 local created = stored ~= '' and creation(stored, id)
-if created == 'old' then return { 2 } end
+if created == 'old' then return { 2, 0 } end
 local result
 if created then
   result = { live = true, holds = {}, advances = {}, rates = {}, creator = id, input = tonumber(ARGV[5]), keep = now + UNSEEN }
@@ -68,6 +68,7 @@ for at = 6, #KEYS do
     if advance[1] == asked then
       local confirmed, it = math.min(amount, advance[2]), bucket(advance[4] or asked)
       refund(it, advance[3], advance[2] - confirmed)
+      if known.attempt and confirmed > 0 then warn(it, asked, rules[at]) end
       advance[2] = 0
       amount = amount - confirmed
     end
@@ -87,9 +88,9 @@ end
 for _, advance in ipairs(advances) do
   if advance[5] then refund(bucket(advance[4] or advance[1]), advance[3], advance[2]) end
 end
-local told = { settled }
+local told = { settled, known and known.shards or 0 }
 if result then
-  told, is_empty = { 3 }, false
+  told[1], is_empty = 3, false
   local before = known_of(stored_name(stored))
   if before then
     for _, held in ipairs(before.holds) do release(bucket(held[1]), held[2]) end

@@ -12,8 +12,9 @@
 -- before the commit {asked, amount, window, bucket, at_lapse}. The bucket differs from the requested one only
 -- if the amount is in the limit's overflow bucket, for want of room. Otherwise, the second name is absent or
 -- false. A hold with `ends` is charged when it lapses: these are the ends of the calendar periods in which that
--- may happen, in ascending order; empty for other windows. A background result is a reservation with
--- additional fields (stored.lua).
+-- may happen, in ascending order; empty for other windows. A reservation in several shards also has the set of
+-- its shards, as bits, and the attempt that took it. A background result is a reservation with additional
+-- fields (stored.lua).
 --
 -- The usage of a sliding window is kept in slots, in records next to the bucket's record. A slot begins with
 -- a charge and also takes the charges of the next sixtieth of the window. The whole slot counts until its

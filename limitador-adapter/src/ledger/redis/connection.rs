@@ -11,6 +11,7 @@ use super::errors::unavailable;
 use super::sentinels::{self, Failover};
 use super::url::{RedisUrl, Topology};
 use crate::ledger::{StorageFault, Unavailable};
+use futures::future::join_all;
 use redis::{FromRedisValue, RedisError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -45,7 +46,7 @@ impl Script {
     }
 }
 
-/// A script that fails if the server cannot be used, and its keys.
+/// A script that fails if the server cannot be used, and a key for each shard.
 pub struct ServerProbe {
     pub script: Script,
     pub keys: Vec<String>,
@@ -55,7 +56,7 @@ pub struct ServerProbe {
 pub struct Link {
     place: RedisUrl,
     files: CredentialFiles,
-    probe: ServerProbe,
+    probe: Arc<ServerProbe>,
     timeout: Duration,
     state: Arc<LinkState>,
     /// Held while a connection is opened. Contains the tasks that follow the sentinels.
@@ -120,7 +121,7 @@ impl Link {
         Ok(Self {
             place,
             files: CredentialFiles::default(),
-            probe,
+            probe: Arc::new(probe),
             timeout: TIMEOUT,
             state: Arc::default(),
             connecting: tokio::sync::Mutex::default(),
@@ -130,6 +131,22 @@ impl Link {
     /// Sets the files with credentials.
     pub fn with_credentials(self, files: CredentialFiles) -> Self {
         Self { files, ..self }
+    }
+
+    pub fn is_cluster(&self) -> bool {
+        self.place.kind == Topology::Cluster
+    }
+
+    /// Creates another connection to the same server.
+    pub fn another(&self) -> Self {
+        Self {
+            place: self.place.clone(),
+            files: self.files.clone(),
+            probe: Arc::clone(&self.probe),
+            timeout: self.timeout,
+            state: Arc::default(),
+            connecting: tokio::sync::Mutex::default(),
+        }
     }
 
     /// Sets the timeout of a reply and of a connection attempt.
@@ -213,17 +230,11 @@ impl Link {
         }
     }
 
-    /// Opens a connection and runs the probe. A full server is used, because charges and releases still work.
+    /// Opens a connection and runs the probe in all shards.
     async fn opened(&self) -> Result<Connection, Unavailable> {
         let mut connection = Connection::open(&self.place, &self.files.read()?, self.timeout).await?;
-        let ServerProbe { script, keys } = &self.probe;
-        let probed = connection.invoke::<Vec<i64>>(&script.invocation(keys, &[])).await;
-        if let Err(error) = probed {
-            let unavailable = unavailable(&self.place, &error);
-            if unavailable.fault != StorageFault::Full {
-                return Err(unavailable);
-            }
-        }
+        let probes = join_all(self.probe.keys.iter().map(|key| self.probed(connection.clone(), key))).await;
+        probes.into_iter().collect::<Result<(), _>>()?;
         if let Some(policy) = connection.evicts().await {
             tracing::warn!(
                 policy,
@@ -231,6 +242,23 @@ impl Link {
             );
         }
         Ok(connection)
+    }
+
+    /// Runs the probe in one shard. A full server is used, because charges and releases still work. A cluster is
+    /// used without the masters that do not answer.
+    async fn probed(&self, mut connection: Connection, key: &String) -> Result<(), Unavailable> {
+        let invocation = self.probe.script.invocation(std::slice::from_ref(key), &[]);
+        let answer = tokio::time::timeout(self.timeout, connection.invoke::<Vec<i64>>(&invocation)).await;
+        let unavailable = match answer {
+            Ok(Ok(_)) => return Ok(()),
+            Ok(Err(error)) => unavailable(&self.place, &error),
+            Err(_) => Unavailable::new(StorageFault::Unreachable, "Redis does not answer in time"),
+        };
+        match unavailable.fault {
+            StorageFault::Full => Ok(()),
+            StorageFault::Unreachable if self.is_cluster() => Ok(()),
+            _ => Err(unavailable),
+        }
     }
 
     fn follow_sentinels(&self, followers: &mut JoinSet<()>) {

@@ -1,24 +1,76 @@
-//! The Redis key of a bucket: `{weir}:b:` and the text of the bucket's key.
+//! The names of the keys in Redis. All keys of a shard have the same hash tag, so a cluster keeps them in one
+//! slot. This is necessary because one script accesses all limits of a request in the shard.
 //!
-//! All keys have the hash tag `{weir}`, so a cluster keeps them in one slot. This is necessary because one
-//! script accesses all limits of a request.
+//! The key of a bucket is, for example, `{weir}:b:` and the text of the bucket's key.
 
 use crate::ledger::Key;
 use crate::ledger::{calendar, key_text};
 use policy::model::Window;
+use sha2::{Digest, Sha256};
 use std::time::Duration;
 
-/// The prefix of all keys.
-pub const PREFIX: &str = "{weir}:";
+/// The hash tags of a cluster's shards. Their slots divide the slot space evenly, so each node of a cluster
+/// whose nodes have equal ranges of slots has equally many shards. Counters are stored under these tags, so
+/// they must never change.
+pub const SHARD_TAGS: [&str; 24] = [
+    "weir00tz", "weir01th", "weir02la", "weir03kk", "weir04ju", "weir05is", "weir06ku", "weir07hs",
+    "weir08ot", "weir09xg", "weir10sh", "weir11pn", "weir12sp", "weir13pv", "weir14qh", "weir15yc",
+    "weir16aj", "weir17ny", "weir18pe", "weir19sc", "weir20sc", "weir21ti", "weir22ca", "weir23cs",
+];
 
-/// Returns the Redis key of a bucket.
-pub fn of(key: &Key) -> String {
-    format!("{PREFIX}b:{}", key_text::of(key))
+/// The keys of one shard, or of a Redis that is not sharded.
+#[derive(Clone)]
+pub struct KeyNames {
+    /// The hash tag in braces, and a colon.
+    prefix: String,
 }
 
-/// Parses a Redis key. Returns `None` if it is not a bucket of Weir.
+impl Default for KeyNames {
+    fn default() -> Self {
+        Self::of_tag("weir")
+    }
+}
+
+impl KeyNames {
+    pub fn of_tag(tag: &str) -> Self {
+        Self { prefix: format!("{{{tag}}}:") }
+    }
+
+    /// Returns the key of a record that exists once.
+    pub fn own(&self, name: &str) -> String {
+        format!("{}{name}", self.prefix)
+    }
+
+    pub fn bucket(&self, key: &Key) -> String {
+        format!("{}b:{}", self.prefix, key_text::of(key))
+    }
+
+    pub fn reservation(&self, id: &str) -> String {
+        format!("{}r:{id}", self.prefix)
+    }
+
+    /// Returns the key of the sorted set of workers. Their scores are the times when they count as gone.
+    pub fn workers(&self) -> String {
+        self.own("workers")
+    }
+
+    /// Returns the key of the record of an operator's changes to a bucket.
+    pub fn amendment(&self, bucket: &str) -> String {
+        format!("{}a:{bucket}", self.prefix)
+    }
+
+    /// Returns the key of the record of a grant's id. Hashing the id makes it short.
+    pub fn grant(&self, key: &Key, id: &str) -> String {
+        let digest = Sha256::digest(format!("{}\n{id}", self.bucket(key)));
+        let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        format!("{}g:{digest}", self.prefix)
+    }
+}
+
+/// Parses the key of a bucket. Returns `None` if it is not one.
 pub fn key(name: &str) -> Option<Key> {
-    key_text::parse(name.strip_prefix(PREFIX)?.strip_prefix("b:")?)
+    let (_, text) = name.split_once("}:b:")?;
+    key_text::parse(text)
 }
 
 /// Returns the keys of a sliding bucket's newest slot and of its other slots, and the length of its window.
@@ -53,8 +105,28 @@ mod tests {
         let counters = Arc::from([("a".to_owned(), "\"},[{weir}:b:".to_owned())]);
         let window = Window::Fixed(Duration::from_millis(1500));
         let bucket = Key { limit: "default/llm/free".into(), unit: Unit::Usd, window, counters };
-        assert_eq!(key(&of(&bucket)), Some(bucket));
+        for names in [KeyNames::default(), KeyNames::of_tag(SHARD_TAGS[23])] {
+            assert_eq!(key(&names.bucket(&bucket)).as_ref(), Some(&bucket));
+        }
         assert_eq!(key("{weir}:b:[]"), None);
         assert_eq!(key("another"), None);
+    }
+
+    /// Computes CRC-16/XMODEM, as Redis does for slots.
+    fn slot(tag: &str) -> usize {
+        let shift = |sum: u16, _| if sum & 0x8000 > 0 { sum << 1 ^ 0x1021 } else { sum << 1 };
+        let sum = tag.bytes().fold(0, |sum, byte| (0..8).fold(sum ^ u16::from(byte) << 8, shift));
+        usize::from(sum) % 16384
+    }
+
+    #[test]
+    fn the_shards_divide_the_slots_evenly() {
+        assert_eq!(slot("123456789"), 0x31c3 % 16384, "the algorithm's check value");
+        for masters in [1, 2, 3, 4, 6, 8, 12, 24] {
+            let mut shards = vec![0; masters];
+            // As Redis divides the slots.
+            SHARD_TAGS.iter().for_each(|tag| shards[slot(tag) * masters / 16384] += 1);
+            assert_eq!(shards, vec![24 / masters; masters]);
+        }
     }
 }

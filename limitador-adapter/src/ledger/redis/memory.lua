@@ -1,7 +1,9 @@
--- Returns the bytes that the server stores, its maxmemory (0: unlimited), and the memory of its machine.
+-- Returns the bytes that the server stores, its maxmemory (0: unlimited), the memory of its machine, and a number
+-- that identifies the server.
 
 local info = redis.call('INFO', 'memory')
 local function number(name)
   return tonumber(string.match(info, name .. ':(%d+)') or '0')
 end
-return { number('used_memory'), number('maxmemory'), number('total_system_memory') }
+local run = string.match(redis.call('INFO', 'server'), 'run_id:(%x+)') or '0'
+return { number('used_memory'), number('maxmemory'), number('total_system_memory'), tonumber(string.sub(run, 1, 12), 16) }

@@ -12,13 +12,17 @@ mod connection;
 pub mod credentials;
 mod errors;
 mod key_name;
+mod nodes;
 mod reply;
+mod scripts;
 mod sentinels;
+pub mod shards;
 pub mod url;
 
 use crate::ledger::crossing::{Crossing, Crossings};
 use crate::ledger::key_text;
 use crate::ledger::moment::Moment;
+use crate::ledger::sharded::shard::{Attempt, SettledPart};
 use crate::ledger::shares::Capacity;
 use crate::ledger::stored::{
     CreationCharge, DeferredCharge, Parking, ResultCharges, Seen, Sighting, StoredResult,
@@ -28,19 +32,19 @@ use crate::ledger::{
     LapsedTotals, Ledger, LedgerOutcome, LedgerSize, Raised, RaisedHold, Settled, StorageBytes, Unavailable,
     When, is_worker,
 };
-use arguments::{
-    amendment, amount, charge_at, deferred_numbers, flag, grant_record, numbers, reservation, stored,
-    warn_rules, workers_key,
-};
+use arguments::{amount, charge_at, deferred_numbers, flag, numbers, numbers_of_attempt, stored, warn_rules};
 use clock::ServerClock;
 use connection::{Link, Script, ServerProbe};
 use credentials::CredentialFiles;
+use key_name::{KeyNames, SHARD_TAGS};
+use nodes::ShardNodes;
 use policy::model::Window;
 use reply::{ScriptReply, crossing, reading, slots_used};
+use scripts::Scripts;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
-use url::RedisUrl;
+use url::{RedisUrl, Topology};
 
 /// The largest number that the scripts represent exactly. Larger numbers are capped to it.
 pub const MAX_AMOUNT: u64 = (1 << 53) - 1;
@@ -62,26 +66,14 @@ const AFTER_RESERVATION: usize = 6;
 /// The room for counters in bytes if the server does not report its memory.
 const UNKNOWN_ROOM: u64 = 4 << 30;
 
-macro_rules! script {
-    ($name:literal) => {
-        script!("", $name)
-    };
-    ($first:literal, $($name:literal),+) => {
-        Script::new(concat!($first, include_str!("common.lua"), $(include_str!(concat!($name, ".lua"))),+))
-    };
-}
-
-/// Scripts that release holds or charge usage also run when the server's memory is full. Otherwise it would
-/// stay full.
-macro_rules! script_when_full {
-    ($($name:literal),+) => {
-        script!("#!lua flags=allow-oom\n", $($name),+)
-    };
-}
-
 /// Holds and charges in Redis.
 pub struct RedisLedger {
-    link: Link,
+    link: Arc<Link>,
+    names: KeyNames,
+    /// The number of this shard; 0 if the ledger is not sharded.
+    shard: usize,
+    /// Where all shards are.
+    nodes: Arc<ShardNodes>,
     /// The configured capacity. `None` means a part of the server's memory.
     capacity: Option<Capacity>,
     /// The capacity in bytes, derived from what the server last reported.
@@ -90,19 +82,7 @@ pub struct RedisLedger {
     clock: WhoseTime,
     server: ServerClock,
     crossings: Crossings,
-    reserve: Script,
-    raise: Script,
-    commit: Script,
-    see: Script,
-    hit: Script,
-    reset: Script,
-    grant: Script,
-    read: Script,
-    sweep: Script,
-    attend: Script,
-    gone: Script,
-    ready: Script,
-    memory: Script,
+    scripts: Arc<Scripts>,
 }
 
 /// Which clock decides when windows begin and end.
@@ -117,35 +97,30 @@ impl RedisLedger {
     pub fn new(place: RedisUrl, capacity: Option<Capacity>) -> Result<Self, String> {
         let probe = ServerProbe {
             script: Script::new(concat!("#!lua\n", include_str!("probe.lua"))),
-            keys: vec![format!("{}probe", key_name::PREFIX)],
+            keys: match place.kind {
+                Topology::Cluster => SHARD_TAGS.map(|tag| KeyNames::of_tag(tag).own("probe")).to_vec(),
+                Topology::One | Topology::Sentinel(_) => vec![KeyNames::default().own("probe")],
+            },
         };
         Ok(Self {
-            link: Link::new(place, probe)?,
+            link: Arc::new(Link::new(place, probe)?),
+            names: KeyNames::default(),
+            shard: 0,
+            nodes: Arc::default(),
             capacity,
             room: AtomicU64::new(UNKNOWN_ROOM),
             limits: AtomicUsize::new(1),
             clock: WhoseTime::Server,
             server: ServerClock::default(),
             crossings: Crossings::default(),
-            reserve: script!("reserve"),
-            raise: script_when_full!("raise"),
-            commit: script_when_full!("stored", "commit"),
-            see: script_when_full!("stored", "see"),
-            hit: script!("hit"),
-            reset: script_when_full!("reset"),
-            grant: script_when_full!("grant"),
-            read: script_when_full!("read"),
-            sweep: script_when_full!("sweep"),
-            attend: script_when_full!("attend"),
-            gone: script_when_full!("gone"),
-            ready: Script::new(concat!("#!lua\n", include_str!("ready.lua"))),
-            memory: Script::new(concat!("#!lua flags=allow-oom\n", include_str!("memory.lua"))),
+            scripts: Arc::default(),
         })
     }
 
     /// Sets the files with credentials.
     pub fn with_credentials(self, files: CredentialFiles) -> Self {
-        Self { link: self.link.with_credentials(files), ..self }
+        let link = self.link.another().with_credentials(files);
+        Self { link: Arc::new(link), ..self }
     }
 
     /// Uses the time of the calls instead of the server's time, for tests that cannot wait for the end of a
@@ -161,7 +136,8 @@ impl RedisLedger {
 
     /// Sets the timeout for replies and connections, for tests on busy machines.
     pub fn with_timeout(self, timeout: Duration) -> Self {
-        Self { link: self.link.with_timeout(timeout), ..self }
+        let link = self.link.another().with_timeout(timeout);
+        Self { link: Arc::new(link), ..self }
     }
 
     /// Returns the first argument of every script.
@@ -200,6 +176,58 @@ impl RedisLedger {
         Err(clock::jumps())
     }
 
+    /// Holds every amount, or none. `attempt` is present if the reservation is in several shards.
+    async fn hold(
+        &self,
+        id: &str,
+        holds: Vec<Hold>,
+        attempt: Option<Attempt>,
+        now: Moment,
+    ) -> Result<LedgerOutcome, Unavailable> {
+        let keys = self.keys([self.names.reservation(id)], holds.iter().map(|hold| &hold.key));
+        let rules = warn_rules(AFTER_RESERVATION, holds.iter().map(|hold| &hold.warn_at));
+        let attempt = attempt.map(|attempt| numbers_of_attempt(&attempt)).unwrap_or_default();
+        let arguments = |server: Duration| {
+            let (rules, attempt) = (rules.clone(), attempt.clone());
+            let mut arguments = vec![self.time(now), id.to_owned(), self.room(), rules, attempt];
+            for hold in &holds {
+                arguments.extend([
+                    key_name::window_at(&hold.key.window, server),
+                    amount(hold.amount.max(1)),
+                    amount(hold.max),
+                    hold.ttl.min(YEAR).as_millis().to_string(),
+                    flag(hold.enforced),
+                    charge_at(hold, server),
+                ]);
+            }
+            arguments
+        };
+        let mut answer = self.run_by_calendar(&self.scripts.reserve, &keys, now, arguments).await?;
+        let admitted = answer.next()? > 0;
+        let idempotency = match answer.next()? {
+            0 => Idempotency::First,
+            1 => Idempotency::Repeated,
+            _ => Idempotency::Late,
+        };
+        let statuses = answer.statuses(holds.iter().map(|hold| (hold.max, hold.enforced)))?;
+        self.report(answer, AFTER_RESERVATION, holds.iter().map(|hold| &hold.key))?;
+        Ok(LedgerOutcome { admitted, idempotency, statuses })
+    }
+
+    /// Ends a reservation and makes its charges.
+    async fn settle(&self, id: &str, charges: Vec<Charge>, now: Moment) -> Result<SettledPart, Unavailable> {
+        let all = charges.iter().map(|charge| (charge, None));
+        let mut answer = self.end(id, None, all, now).await?;
+        let settled = match answer.next()? {
+            0 => Settled::Released,
+            1 => Settled::Charged,
+            _ => Settled::AlreadySettled,
+        };
+        let shards = answer.shards()?;
+        self.report(answer, AFTER_RESERVATION, charges.iter().map(|charge| &charge.key))?;
+        Ok(SettledPart { settled, shards })
+    }
+
     /// Ends a reservation. If it created a result, some of its charges are deferred.
     async fn end<'a>(
         &self,
@@ -208,7 +236,7 @@ impl RedisLedger {
         charges: impl Iterator<Item = (&'a Charge, Option<DeferredCharge>)> + Clone,
         now: Moment,
     ) -> Result<ScriptReply, Unavailable> {
-        let keys = self.keys([reservation(id)], charges.clone().map(|(charge, _)| &charge.key));
+        let keys = self.keys([self.names.reservation(id)], charges.clone().map(|(charge, _)| &charge.key));
         let stored = result.map(|result| stored(&result.id)).unwrap_or_default();
         let input = amount(result.map_or(0, |result| result.input));
         let rules = warn_rules(AFTER_RESERVATION, charges.clone().map(|(charge, _)| &charge.warn_at));
@@ -223,7 +251,7 @@ impl RedisLedger {
             }
             arguments
         };
-        self.run_by_calendar(&self.commit, &keys, now, arguments).await
+        self.run_by_calendar(&self.scripts.commit, &keys, now, arguments).await
     }
 
     /// Makes the thresholds available that a script's charges have reached. `first` is the position of the
@@ -250,8 +278,8 @@ impl RedisLedger {
             Some(Capacity::Counters(_)) => "limits",
             _ => "limit-bytes",
         };
-        let common = ["lapses", "buckets", "holds", limits].map(|own| format!("{}{own}", key_name::PREFIX));
-        common.into_iter().chain(own).chain(buckets.into_iter().map(|key| key_name::of(key))).collect()
+        let common = ["lapses", "buckets", "holds", limits].map(|own| self.names.own(own));
+        common.into_iter().chain(own).chain(buckets.into_iter().map(|key| self.names.bucket(key))).collect()
     }
 
     /// Formats the room for counters as the scripts read it.
@@ -266,21 +294,22 @@ impl RedisLedger {
 
     /// Returns the server's used memory and its maximum, if it has one.
     async fn memory(&self) -> Result<Option<StorageBytes>, Unavailable> {
-        let mut answer = self.run(&self.memory, &self.keys([], []), &[]).await?;
+        let mut answer = self.run(&self.scripts.memory, &self.keys([], []), &[]).await?;
         let (used, most, machine) = (answer.next()?, answer.next()?, answer.next()?);
+        let shards = self.nodes.learn(self.shard, answer.next()?);
         let room = match (most, machine) {
             (0, 0) => UNKNOWN_ROOM,
             (0, machine) => machine / 4,
             (most, _) => most / 2,
         };
-        self.room.store(room, Ordering::Relaxed);
+        self.room.store(room / shards, Ordering::Relaxed);
         Ok((most > 0).then_some(StorageBytes { used, most }))
     }
 
     /// Removes expired data from at most this many buckets, and returns the size of the ledger.
     async fn sweep_some(&self, at_most: usize, now: Moment) -> Result<Swept, Unavailable> {
         let arguments = [self.time(now), self.room(), at_most.to_string()];
-        let mut answer = self.run(&self.sweep, &self.keys([], []), &arguments).await?;
+        let mut answer = self.run(&self.scripts.sweep, &self.keys([], []), &arguments).await?;
         let (now, more) = (Duration::from_millis(answer.next()?), answer.next()? > 0);
         let (counters, reservations, holds) = (answer.size()?, answer.size()?, answer.size()?);
         let lapsed = LapsedTotals {
@@ -303,41 +332,16 @@ struct Swept {
 #[tonic::async_trait]
 impl Ledger for RedisLedger {
     async fn reserve(&self, id: &str, holds: Vec<Hold>, now: Moment) -> Result<LedgerOutcome, Unavailable> {
-        let keys = self.keys([reservation(id)], holds.iter().map(|hold| &hold.key));
-        let rules = warn_rules(AFTER_RESERVATION, holds.iter().map(|hold| &hold.warn_at));
-        let arguments = |server: Duration| {
-            let mut arguments = vec![self.time(now), id.to_owned(), self.room(), rules.clone()];
-            for hold in &holds {
-                arguments.extend([
-                    key_name::window_at(&hold.key.window, server),
-                    amount(hold.amount.max(1)),
-                    amount(hold.max),
-                    hold.ttl.min(YEAR).as_millis().to_string(),
-                    flag(hold.enforced),
-                    charge_at(hold, server),
-                ]);
-            }
-            arguments
-        };
-        let mut answer = self.run_by_calendar(&self.reserve, &keys, now, arguments).await?;
-        let admitted = answer.next()? > 0;
-        let idempotency = match answer.next()? {
-            0 => Idempotency::First,
-            1 => Idempotency::Repeated,
-            _ => Idempotency::Late,
-        };
-        let statuses = answer.statuses(holds.iter().map(|hold| (hold.max, hold.enforced)))?;
-        self.report(answer, AFTER_RESERVATION, holds.iter().map(|hold| &hold.key))?;
-        Ok(LedgerOutcome { admitted, idempotency, statuses })
+        self.hold(id, holds, None, now).await
     }
 
     async fn raise(&self, id: &str, holds: Vec<RaisedHold>, now: Moment) -> Result<Raised, Unavailable> {
-        let keys = self.keys([reservation(id)], holds.iter().map(|hold| &hold.key));
+        let keys = self.keys([self.names.reservation(id)], holds.iter().map(|hold| &hold.key));
         let mut arguments = vec![self.time(now)];
         for hold in &holds {
             arguments.extend([amount(hold.total), amount(hold.max), flag(hold.enforced)]);
         }
-        Ok(match self.run(&self.raise, &keys, &arguments).await?.next()? {
+        Ok(match self.run(&self.scripts.raise, &keys, &arguments).await?.next()? {
             0 => Raised::Held,
             1 => Raised::OutOfRoom,
             _ => Raised::Unknown,
@@ -345,15 +349,7 @@ impl Ledger for RedisLedger {
     }
 
     async fn commit(&self, id: &str, charges: Vec<Charge>, now: Moment) -> Result<Settled, Unavailable> {
-        let all = charges.iter().map(|charge| (charge, None));
-        let mut answer = self.end(id, None, all, now).await?;
-        let settled = match answer.next()? {
-            0 => Settled::Released,
-            1 => Settled::Charged,
-            _ => Settled::AlreadySettled,
-        };
-        self.report(answer, AFTER_RESERVATION, charges.iter().map(|charge| &charge.key))?;
-        Ok(settled)
+        Ok(self.settle(id, charges, now).await?.settled)
     }
 
     async fn park(
@@ -365,7 +361,9 @@ impl Ledger for RedisLedger {
     ) -> Result<Parking, Unavailable> {
         let all = charges.iter().map(|one| (&one.charge, one.deferred));
         let mut answer = self.end(id, Some(&result), all, now).await?;
-        let parking = match answer.next()? {
+        let parking = answer.next()?;
+        answer.shards()?;
+        let parking = match parking {
             2 => Parking::AlreadySettled,
             3 => {
                 let seen = answer.deferred(charges.iter().filter(|one| one.deferred.is_some()))?;
@@ -397,7 +395,7 @@ impl Ledger for RedisLedger {
             let mut arguments = vec![self.time(now), stored(id), self.room(), numbers(numbers_of_usage)];
             let server = self.server.time(now);
             arguments.extend(periods.iter().map(|period| key_name::window_at(period, server)));
-            let told: Vec<String> = self.link.run(&self.see, &self.keys([], []), &arguments).await?;
+            let told: Vec<String> = self.link.run(&self.scripts.see, &self.keys([], []), &arguments).await?;
             if let [first, server, missing @ ..] = told.as_slice()
                 && first == "-1"
             {
@@ -444,7 +442,7 @@ impl Ledger for RedisLedger {
             }
             arguments
         };
-        let mut answer = self.run_by_calendar(&self.hit, &keys, now, arguments).await?;
+        let mut answer = self.run_by_calendar(&self.scripts.hit, &keys, now, arguments).await?;
         let admitted = answer.next()? > 0;
         let statuses = answer.statuses(hits.iter().map(|hit| (hit.max, hit.enforced)))?;
         self.report(answer, AFTER_COMMON, hits.iter().map(|hit| &hit.key))?;
@@ -454,7 +452,7 @@ impl Ledger for RedisLedger {
     async fn reset(&self, keys: Vec<Arc<Key>>, now: Moment) -> Result<Vec<Arc<Key>>, Unavailable> {
         let mut reset = Vec::new();
         for batch in keys.chunks(BATCH) {
-            let mut answer = self.run(&self.reset, &self.keys([], batch), &[self.time(now)]).await?;
+            let mut answer = self.run(&self.scripts.reset, &self.keys([], batch), &[self.time(now)]).await?;
             for key in batch {
                 if answer.next()? > 0 {
                     reset.push(Arc::clone(key));
@@ -466,13 +464,13 @@ impl Ledger for RedisLedger {
 
     async fn grant(&self, grant: Grant, now: Moment) -> Result<Granted, Unavailable> {
         let Grant { key, amount: more, id } = grant;
-        let keys = self.keys([key_name::of(&key), grant_record(&key, &id)], []);
+        let keys = self.keys([self.names.bucket(&key), self.names.grant(&key, &id)], []);
         let remembered = GRANT_REMEMBERED.as_millis().to_string();
         let arguments = |server: Duration| {
             let window = key_name::window_at(&key.window, server);
             vec![self.time(now), self.room(), window, amount(more), remembered.clone()]
         };
-        let mut answer = self.run_by_calendar(&self.grant, &keys, now, arguments).await?;
+        let mut answer = self.run_by_calendar(&self.scripts.grant, &keys, now, arguments).await?;
         let is_repeated = match answer.next()? {
             0 => false,
             1 => true,
@@ -489,7 +487,7 @@ impl Ledger for RedisLedger {
             let windows = keys.iter().map(|key| key_name::window_at(&key.window, server));
             [self.time(now), self.room()].into_iter().chain(windows).collect()
         };
-        let mut answer = self.run_by_calendar(&self.read, &names, now, arguments).await?;
+        let mut answer = self.run_by_calendar(&self.scripts.read, &names, now, arguments).await?;
         let reading = |key: &Arc<Key>| {
             let overflows = answer.next()? > 0;
             let key = if overflows { Arc::new(key.overflow()) } else { Arc::clone(key) };
@@ -502,7 +500,7 @@ impl Ledger for RedisLedger {
 
     async fn readings(&self, now: Moment) -> Result<Vec<CounterReading>, Unavailable> {
         let now = self.sweep_some(0, now).await?.now;
-        let all = format!("{}buckets", key_name::PREFIX);
+        let all = self.names.own("buckets");
         let (mut readings, mut cursor) = (Vec::new(), "0".to_owned());
         loop {
             let asked = ["ZSCAN", &all, &cursor, "COUNT", &BATCH.to_string()];
@@ -516,7 +514,7 @@ impl Ledger for RedisLedger {
                     std::iter::once("MGET").chain(names.iter().copied()).chain(of_slots).collect();
                 let mut records: Vec<Option<String>> = self.link.ask(&asked).await?;
                 let mut of_slots = records.split_off(names.len().min(records.len())).into_iter();
-                let amended: Vec<_> = names.iter().map(|name| amendment(name)).collect();
+                let amended: Vec<_> = names.iter().map(|name| self.names.amendment(name)).collect();
                 let asked: Vec<_> =
                     std::iter::once("MGET").chain(amended.iter().map(String::as_str)).collect();
                 let amended: Vec<Option<String>> = self.link.ask(&asked).await?;
@@ -555,7 +553,7 @@ impl Ledger for RedisLedger {
     }
 
     async fn ready(&self) -> Result<(), Unavailable> {
-        self.run(&self.ready, &self.keys([], []), &[]).await.map(drop)
+        self.run(&self.scripts.ready, &self.keys([], []), &[]).await.map(drop)
     }
 
     /// Every call waits for the server.
@@ -582,16 +580,16 @@ impl Ledger for RedisLedger {
     async fn attend(&self, workers: &[String], lives: Duration, now: Moment) -> Result<(), Unavailable> {
         let mut arguments = vec![self.time(now), lives.as_millis().to_string()];
         arguments.extend(workers.iter().filter(|worker| is_worker(worker)).cloned());
-        self.run(&self.attend, &self.keys([workers_key()], []), &arguments).await.map(drop)
+        self.run(&self.scripts.attend, &self.keys([self.names.workers()], []), &arguments).await.map(drop)
     }
 
     async fn release_gone(&self, now: Moment) -> Result<usize, Unavailable> {
-        let keys = self.keys([workers_key()], []);
+        let keys = self.keys([self.names.workers()], []);
         let (mut decides, mut cursor, mut released) = (0, 0, 0_usize);
         loop {
             let position = [decides, cursor, RESERVATIONS as u64].map(|number| number.to_string());
             let arguments: Vec<_> = std::iter::once(self.time(now)).chain(position).collect();
-            let mut answer = self.run(&self.gone, &keys, &arguments).await?;
+            let mut answer = self.run(&self.scripts.gone, &keys, &arguments).await?;
             (decides, cursor) = (answer.next()?, answer.next()?);
             released = released.saturating_add(answer.size()?);
             if cursor == 0 {

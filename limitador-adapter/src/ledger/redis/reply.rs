@@ -2,6 +2,7 @@
 
 use super::{MAX_AMOUNT, key_name};
 use crate::ledger::crossing::Crossing;
+use crate::ledger::sharded::shard::ShardSet;
 use crate::ledger::stored::{CreationCharge, SeenCharges};
 use crate::ledger::{CounterReading, Key, Status, Unavailable};
 use policy::model::Threshold;
@@ -25,6 +26,11 @@ impl ScriptReply {
 
     pub fn size(&mut self) -> Result<usize, Unavailable> {
         Ok(usize::try_from(self.next()?).unwrap_or(usize::MAX))
+    }
+
+    /// Parses a set of shards.
+    pub fn shards(&mut self) -> Result<ShardSet, Unavailable> {
+        u32::try_from(self.next()?).map(ShardSet::of_bits).map_err(|_| unexpected())
     }
 
     /// Parses the status of each bucket. `buckets` contains each bucket's maximum, and whether it refuses

@@ -1,14 +1,16 @@
 -- Holds every amount, or none. KEYS[5] is the reservation, followed by the buckets. ARGV[2] is its id, [3] the
--- room for counters and [4] the thresholds, followed for each bucket by: window, amount, max, ttl in ms,
--- whether lack of room refuses, and when it is charged: "admission", "commit", or "lapse" if it is also charged
--- when it lapses. The latter is followed by the ends of calendar periods. Returns -1 and the time; or whether it was
--- admitted, whether the id was known (0 no, 1 live, 2 over), the buckets' statuses, and the thresholds that
--- were reached.
+-- room for counters, [4] the thresholds and [5] the attempt to reserve in several shards: the shards and its
+-- number (empty: all buckets are here). Then follow for each bucket: window, amount, max, ttl in ms, whether
+-- lack of room refuses, and when it is charged: "admission", "commit", or "lapse" if it is also charged when it
+-- lapses. The latter is followed by the ends of calendar periods. Returns -1 and the time; or whether it was
+-- admitted, whether the id was known (0 no, 1 live, 2 over), the buckets' statuses, and the thresholds that were
+-- reached.
 
-local FIELDS, FIRST = 6, 5
+local FIELDS, FIRST = 6, 6
 local reservation, id = KEYS[5], ARGV[2]
 set_room(ARGV[3])
 set_rules(ARGV[4])
+local shards, attempt = string.match(ARGV[5], '^(%d+) (%d+)$')
 
 -- Returns the ends of the calendar periods in which a hold may lapse. Nil if it is not charged then.
 local function lapse_ends(text)
@@ -46,6 +48,11 @@ if known then
   for _, at in ipairs(known ~= 'settled' and known.live and known.excused or {}) do
     if wants[at] then wants[at].limited = not wants[at].refuses end
   end
+  if attempt and known ~= 'settled' and known.live and known.attempt and known.attempt ~= attempt then
+    -- This attempt decides now whether the holds stay.
+    known.attempt, known.shards = attempt, bit.bor(known.shards, tonumber(shards))
+    redis.call('SET', reservation, cmsgpack.pack(known), 'KEEPTTL')
+  end
   return answer(true, known ~= 'settled' and known.live and 1 or 2)
 end
 
@@ -78,7 +85,8 @@ for at, want in ipairs(wants) do
   if want.charges then
     release(want.it, want.amount)
     local advance = { want.asked, want.amount, charge(want.it, want.window, want.amount) }
-    warn(want.it, want.asked, rules[at + 5])
+    -- Another shard may refuse the call. Then this charge is taken back, so the commit warns of it.
+    if not attempt then warn(want.it, want.asked, rules[at + 5]) end
     if overflows then advance[4] = want.name end
     advances[#advances + 1] = advance
   else
@@ -94,6 +102,7 @@ if #kept > 0 then redis.call('INCRBY', HOLDS, #kept) end
 redis.call('ZADD', LAPSES, text(first), id)
 local record = { live = true, holds = kept, advances = advances }
 if #excused > 0 then record.excused = excused end
+if attempt then record.attempt, record.shards = attempt, tonumber(shards) end
 local packed = cmsgpack.pack(record)
 redis.call('SET', reservation, packed, 'PXAT', text(last + REMEMBERED + SPARE))
 return answer(true, 0)
