@@ -317,8 +317,9 @@ fn ledger(config: &ServeArgs) -> Result<Arc<dyn Ledger>, ServeError> {
         #[cfg(feature = "redis")]
         Storage::Redis(place) => {
             let ledger = RedisLedger::new(place.clone(), config.capacity());
-            let files = config.storage_access.files();
-            ledger.map_err(ServeError::Storage)?.with_credentials(files).into_ledger()
+            let access = &config.storage_access;
+            let ledger = ledger.map_err(ServeError::Storage)?.with_credentials(access.files());
+            ledger.with_prefix(&access.prefix()).into_ledger()
         }
     })
 }

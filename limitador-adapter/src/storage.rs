@@ -69,7 +69,7 @@ impl FromStr for Storage {
     }
 }
 
-/// Files with what a Redis requires. They are read again for each connection, so that they can be rotated.
+/// How to access a Redis. Files are read again for each connection, so that they can be rotated.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct StorageAccessArgs {
     /// A file with the password for Redis, in place of the one in the URL. It is read for each connection. It may contain a
@@ -89,6 +89,9 @@ pub struct StorageAccessArgs {
     /// The private key of the client certificate, as PEM. The file is read for each connection.
     #[arg(long, env = "WEIR_STORAGE_KEY", value_name = "FILE", requires = "storage_cert")]
     pub storage_key: Option<PathBuf>,
+    /// The prefix of all keys in Redis, such as `staging`. Installations with different prefixes can share a Redis.
+    #[arg(long, env = "WEIR_STORAGE_PREFIX", value_name = "NAME", value_parser = prefix)]
+    pub storage_prefix: Option<String>,
 }
 
 impl StorageAccessArgs {
@@ -126,10 +129,17 @@ impl StorageAccessArgs {
             }
             _ => {
                 let name = all.into_iter().chain(of_tls).find_map(given);
+                let name = name.or_else(|| self.storage_prefix.as_ref().map(|_| "--storage-prefix"));
                 name.map(|name| format!("{name}: requires a storage in Redis"))
             }
         };
         problem.map_or(Ok(()), Err)
+    }
+
+    /// Returns the beginning of every key, before the hash tag.
+    #[cfg(feature = "redis")]
+    pub fn prefix(&self) -> String {
+        self.storage_prefix.as_ref().map(|prefix| format!("{prefix}:")).unwrap_or_default()
     }
 
     #[cfg(feature = "redis")]
@@ -144,6 +154,15 @@ impl StorageAccessArgs {
     }
 }
 
+/// Rejects characters that have a meaning in keys or in patterns of keys.
+fn prefix(text: &str) -> Result<String, String> {
+    let is_good = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    if text.is_empty() || !text.bytes().all(is_good) {
+        return Err("must consist of letters, digits, `-`, `_` and `.`".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
 #[cfg(all(test, feature = "redis"))]
 mod tests {
     use super::*;
@@ -155,6 +174,8 @@ mod tests {
         let sentinel =
             StorageAccessArgs { storage_sentinel_password_file: file(), ..StorageAccessArgs::default() };
         let authorities = StorageAccessArgs { storage_ca: file(), ..StorageAccessArgs::default() };
+        let staging =
+            StorageAccessArgs { storage_prefix: Some("staging".to_owned()), ..StorageAccessArgs::default() };
         for (access, storage, wanted) in [
             (&password, "redis://weir@a", Ok(())),
             (&password, "redis+sentinel://a/main", Ok(())),
@@ -173,6 +194,8 @@ mod tests {
                 Err("--storage-ca: requires a storage with TLS, such as rediss://HOST"),
             ),
             (&StorageAccessArgs::default(), "memory", Ok(())),
+            (&staging, "redis://a", Ok(())),
+            (&staging, "sqlite:a.db", Err("--storage-prefix: requires a storage in Redis")),
         ] {
             let checked = access.check(&storage.parse().unwrap());
             assert_eq!(checked, wanted.map_err(str::to_owned), "{storage}");

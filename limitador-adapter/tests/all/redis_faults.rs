@@ -444,3 +444,25 @@ async fn a_planned_failover_loses_no_acknowledged_charge() {
     let counted: Vec<_> = readings.iter().map(|reading| (reading.used, reading.held)).collect();
     assert_eq!(counted, [(acknowledged.load(Ordering::Relaxed) + 10, 0)]);
 }
+
+#[tokio::test]
+async fn installations_with_different_prefixes_share_a_redis() {
+    let (redis, nodes) = (Redis::start(), Redis::cluster(3));
+    for place in [redis.url(0), format!("redis+cluster://127.0.0.1:{}", nodes[0].port())] {
+        let open = |prefix: &str| ledger(&place).with_prefix(prefix).into_ledger();
+        let (production, staging, again) = (open(""), open("staging:"), open("staging:"));
+        works(&*staging).await;
+        works(&*staging).await;
+        let used = async |ledger: &dyn Ledger| {
+            let readings = once_it_works(async || ledger.readings(Moment::now()).await).await;
+            readings.iter().map(|reading| reading.used).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            (used(&*production).await, used(&*staging).await, used(&*again).await),
+            (vec![], vec![20], vec![20])
+        );
+        works(&*production).await;
+        assert_eq!((used(&*production).await, used(&*staging).await), (vec![10], vec![20]));
+    }
+    assert!(redis.command(&["EXISTS", "{weir}:buckets", "staging:{weir}:buckets"]) == ":2");
+}

@@ -255,7 +255,7 @@ pub struct Meter {
 
 impl Meter {
     /// The size of a meter in bytes, including the data that it keeps but not its decoder.
-    pub const SIZE: usize = size_of::<Self>() + (4 << 10);
+    pub const SIZE: usize = size_of::<Self>() + (10 << 10);
 
     /// Creates a meter for the response with this head. The memory for its decoder is unlimited.
     pub fn new(head: &ResponseHead) -> Self {

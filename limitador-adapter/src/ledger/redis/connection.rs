@@ -8,6 +8,7 @@
 use super::connect::{self, Connection};
 use super::credentials::CredentialFiles;
 use super::errors::unavailable;
+use super::key_name::{KeyNames, ONLY_TAG, SHARD_TAGS};
 use super::sentinels::{self, Failover};
 use super::url::{RedisUrl, Topology};
 use crate::ledger::{StorageFault, Unavailable};
@@ -47,9 +48,22 @@ impl Script {
 }
 
 /// A script that fails if the server cannot be used, and a key for each shard.
-pub struct ServerProbe {
-    pub script: Script,
-    pub keys: Vec<String>,
+struct ServerProbe {
+    script: Script,
+    keys: Vec<String>,
+}
+
+impl ServerProbe {
+    fn new(of: &Topology, prefix: &str) -> Self {
+        let tags = match of {
+            Topology::Cluster => SHARD_TAGS.as_slice(),
+            Topology::One | Topology::Sentinel(_) => &[ONLY_TAG],
+        };
+        Self {
+            script: Script::new(concat!("#!lua\n", include_str!("probe.lua"))),
+            keys: tags.iter().map(|tag| KeyNames::new(prefix, tag).own("probe")).collect(),
+        }
+    }
 }
 
 /// A connection that is opened again after it fails.
@@ -116,16 +130,21 @@ impl Links {
 
 impl Link {
     /// Creates a connection to this server, which is opened on first use. Fails if the URL is unusable.
-    pub fn new(place: RedisUrl, probe: ServerProbe) -> Result<Self, String> {
+    pub fn new(place: RedisUrl) -> Result<Self, String> {
         connect::check(&place).map_err(|error| unavailable(&place, &error).message)?;
         Ok(Self {
+            probe: Arc::new(ServerProbe::new(&place.kind, "")),
             place,
             files: CredentialFiles::default(),
-            probe: Arc::new(probe),
             timeout: TIMEOUT,
             state: Arc::default(),
             connecting: tokio::sync::Mutex::default(),
         })
+    }
+
+    /// Sets the prefix of the probe's keys.
+    pub fn with_prefix(self, prefix: &str) -> Self {
+        Self { probe: Arc::new(ServerProbe::new(&self.place.kind, prefix)), ..self }
     }
 
     /// Sets the files with credentials.

@@ -21,19 +21,18 @@ pub const SHARD_TAGS: [&str; 24] = [
 /// The keys of one shard, or of a Redis that is not sharded.
 #[derive(Clone)]
 pub struct KeyNames {
-    /// The hash tag in braces, and a colon.
+    /// The installation's prefix, the hash tag in braces, and a colon.
     prefix: String,
 }
 
-impl Default for KeyNames {
-    fn default() -> Self {
-        Self::of_tag("weir")
-    }
-}
+/// The hash tag if there are no shards.
+pub const ONLY_TAG: &str = "weir";
 
 impl KeyNames {
-    pub fn of_tag(tag: &str) -> Self {
-        Self { prefix: format!("{{{tag}}}:") }
+    /// Returns the names of a shard. `prefix` separates installations that share a server. It is outside of the
+    /// hash tag, so it does not change the slot.
+    pub fn new(prefix: &str, tag: &str) -> Self {
+        Self { prefix: format!("{prefix}{{{tag}}}:") }
     }
 
     /// Returns the key of a record that exists once.
@@ -105,7 +104,7 @@ mod tests {
         let counters = Arc::from([("a".to_owned(), "\"},[{weir}:b:".to_owned())]);
         let window = Window::Fixed(Duration::from_millis(1500));
         let bucket = Key { limit: "default/llm/free".into(), unit: Unit::Usd, window, counters };
-        for names in [KeyNames::default(), KeyNames::of_tag(SHARD_TAGS[23])] {
+        for names in [KeyNames::new("", ONLY_TAG), KeyNames::new("staging:", SHARD_TAGS[23])] {
             assert_eq!(key(&names.bucket(&bucket)).as_ref(), Some(&bucket));
         }
         assert_eq!(key("{weir}:b:[]"), None);

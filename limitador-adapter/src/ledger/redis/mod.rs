@@ -34,9 +34,9 @@ use crate::ledger::{
 };
 use arguments::{amount, charge_at, deferred_numbers, flag, numbers, numbers_of_attempt, stored, warn_rules};
 use clock::ServerClock;
-use connection::{Link, Script, ServerProbe};
+use connection::{Link, Script};
 use credentials::CredentialFiles;
-use key_name::{KeyNames, SHARD_TAGS};
+use key_name::{KeyNames, ONLY_TAG};
 use nodes::ShardNodes;
 use policy::model::Window;
 use reply::{ScriptReply, crossing, reading, slots_used};
@@ -44,7 +44,7 @@ use scripts::Scripts;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
-use url::{RedisUrl, Topology};
+use url::RedisUrl;
 
 /// The largest number that the scripts represent exactly. Larger numbers are capped to it.
 pub const MAX_AMOUNT: u64 = (1 << 53) - 1;
@@ -69,6 +69,7 @@ const UNKNOWN_ROOM: u64 = 4 << 30;
 /// Holds and charges in Redis.
 pub struct RedisLedger {
     link: Arc<Link>,
+    prefix: String,
     names: KeyNames,
     /// The number of this shard; 0 if the ledger is not sharded.
     shard: usize,
@@ -95,16 +96,10 @@ enum WhoseTime {
 impl RedisLedger {
     /// Creates a ledger with this capacity. The server need not be reachable yet.
     pub fn new(place: RedisUrl, capacity: Option<Capacity>) -> Result<Self, String> {
-        let probe = ServerProbe {
-            script: Script::new(concat!("#!lua\n", include_str!("probe.lua"))),
-            keys: match place.kind {
-                Topology::Cluster => SHARD_TAGS.map(|tag| KeyNames::of_tag(tag).own("probe")).to_vec(),
-                Topology::One | Topology::Sentinel(_) => vec![KeyNames::default().own("probe")],
-            },
-        };
         Ok(Self {
-            link: Arc::new(Link::new(place, probe)?),
-            names: KeyNames::default(),
+            link: Arc::new(Link::new(place)?),
+            prefix: String::new(),
+            names: KeyNames::new("", ONLY_TAG),
             shard: 0,
             nodes: Arc::default(),
             capacity,
@@ -115,6 +110,13 @@ impl RedisLedger {
             crossings: Crossings::default(),
             scripts: Arc::default(),
         })
+    }
+
+    /// Sets the prefix of all keys, which separates installations that share a server.
+    pub fn with_prefix(self, prefix: &str) -> Self {
+        let (prefix, names) = (prefix.to_owned(), KeyNames::new(prefix, ONLY_TAG));
+        let link = self.link.another().with_prefix(&prefix);
+        Self { link: Arc::new(link), prefix, names, ..self }
     }
 
     /// Sets the files with credentials.
@@ -615,7 +617,11 @@ mod tests {
         let mut used = BTreeSet::new();
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/ledger/redis");
         for file in fs::read_dir(folder).unwrap() {
-            let source = fs::read_to_string(file.unwrap().path()).unwrap();
+            let path = file.unwrap().path();
+            if path.extension().is_none_or(|extension| extension != "lua") {
+                continue;
+            }
+            let source = fs::read_to_string(path).unwrap();
             used.extend(commands(&source, "redis.call('").into_iter().map(str::to_owned));
         }
         // `readings` calls these without a script.

@@ -29,7 +29,8 @@ impl RedisLedger {
         });
         let shard = |(shard, tag): (usize, &&str)| Self {
             link: Arc::<Link>::clone(&self.link),
-            names: KeyNames::of_tag(tag),
+            prefix: self.prefix.clone(),
+            names: KeyNames::new(&self.prefix, tag),
             shard,
             nodes: Arc::clone(&self.nodes),
             capacity,
