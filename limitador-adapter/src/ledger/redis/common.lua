@@ -554,8 +554,10 @@ end
 local function lapse_one(id, all)
   local name = PREFIX .. 'r:' .. id
   local reservation = known_of(name)
-  redis.call('ZREM', LAPSES, id)
-  if not reservation or reservation == 'settled' then return end
+  if not reservation or reservation == 'settled' then
+    redis.call('ZREM', LAPSES, id)
+    return
+  end
   local left, over, next_lapse = {}, 0, nil
   for _, held in ipairs(reservation.holds) do
     if all or held[3] <= now then
@@ -576,6 +578,8 @@ local function lapse_one(id, all)
     redis.call('SET', name, cmsgpack.pack(reservation), 'KEEPTTL')
   else
     reservation.live = false
+    -- Reading a bucket fails while a cluster moves it. Until all have been read, the next call tries again.
+    redis.call('ZREM', LAPSES, id)
     redis.call('SET', name, cmsgpack.pack(reservation), 'PXAT', text(math.max(now + REMEMBERED, reservation.keep or 0)))
   end
 end

@@ -120,7 +120,7 @@ mod tests {
 
     #[test]
     fn the_shards_divide_the_slots_evenly() {
-        assert_eq!(slot("123456789"), 0x31c3 % 16384, "the algorithm's check value");
+        assert_eq!(slot("123456789"), 0x31c3, "the algorithm's check value");
         for masters in [1, 2, 3, 4, 6, 8, 12, 24] {
             let mut shards = vec![0; masters];
             // As Redis divides the slots.
