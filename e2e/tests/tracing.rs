@@ -167,8 +167,11 @@ fn the_spans_of_envoy_and_weir_are_one_trace() {
     let weir: Vec<_> = all.iter().filter(|span| span.service == "limitador-adapter").collect();
     let text = format!("{weir:?}");
     assert!(["alice", "bob", "carol", "dave"].iter().all(|user| !text.contains(user)), "{text}");
-    let exported = world.adapter.metric("weir_spans_total", &["outcome=\"exported\""]);
-    assert!(exported >= weir.len() as f64, "{exported} of {}", weir.len());
+    // The adapter counts spans when it has the collector's answer.
+    wait::until("the count of exported spans", || {
+        let exported = world.adapter.metric("weir_spans_total", &["outcome=\"exported\""]);
+        (exported >= weir.len() as f64).then_some(())
+    });
 }
 
 /// Without the filter that names Envoy's span, the client's own trace is continued.
