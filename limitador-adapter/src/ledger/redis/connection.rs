@@ -86,8 +86,10 @@ struct Links {
     opened: u64,
     /// The time and the error of the last failed attempt to connect.
     failed: Option<(Instant, Unavailable)>,
-    /// Until when no call is sent, because another server becomes the master.
+    /// Until when no call is sent, because another server is becoming the master.
     held_back: Option<Instant>,
+    /// The number of events of failovers.
+    failovers: u64,
 }
 
 #[derive(Clone)]
@@ -105,6 +107,7 @@ impl LinkState {
     fn failover(&self, event: Failover) {
         let mut links = self.lock();
         links.open = None;
+        links.failovers = links.failovers.wrapping_add(1);
         links.held_back = match event {
             Failover::Begins => Some(Instant::now() + FAILOVER),
             Failover::Ends => None,
@@ -116,7 +119,7 @@ impl Links {
     /// Returns the open connection. `None` if there is none, and an error if none may be opened now.
     fn usable(&mut self) -> Result<Option<OpenConnection>, Unavailable> {
         if self.held_back.take_if(|until| Instant::now() >= *until).is_none() && self.held_back.is_some() {
-            return Err(Unavailable::new(StorageFault::Unreachable, "another server becomes the master"));
+            return Err(another_master());
         }
         if let Some(open) = &self.open {
             return Ok(Some(open.clone()));
@@ -126,6 +129,10 @@ impl Links {
             _ => Ok(None),
         }
     }
+}
+
+fn another_master() -> Unavailable {
+    Unavailable::new(StorageFault::Unreachable, "another server is becoming the master")
 }
 
 impl Link {
@@ -225,21 +232,21 @@ impl Link {
         if followers.is_empty() {
             self.follow_sentinels(&mut followers);
         }
+        let failovers = self.state.lock().failovers;
         let opened = match tokio::time::timeout(3 * self.timeout, self.opened()).await {
             Ok(opened) => opened,
             Err(_) => Err(Unavailable::new(StorageFault::Unreachable, "connecting to Redis timed out")),
         };
         let mut links = self.state.lock();
         match opened {
+            // The connection may lead to the old master.
+            Ok(_) if links.failovers != failovers => Err(another_master()),
             Ok(connection) => {
                 tracing::info!(place = ?self.place, "connected to Redis");
                 links.opened = links.opened.wrapping_add(1);
                 links.failed = None;
                 let open = OpenConnection { connection, number: links.opened };
-                // A failover that has begun meanwhile ends the connection.
-                if links.held_back.is_none() {
-                    links.open = Some(open.clone());
-                }
+                links.open = Some(open.clone());
                 Ok(open)
             }
             Err(error) => {
