@@ -105,6 +105,21 @@ async fn a_refusal_in_one_shard_takes_everything_back_in_the_others() {
 }
 
 #[tokio::test]
+async fn a_refusal_in_one_shard_does_not_end_a_refunded_window_in_another() {
+    let redis = Redis::start();
+    let (ledger, now) = (in_shards(&redis, 0, 100, 0), Moment::now());
+    let [_, bob, _] = users();
+    ledger.commit("before", vec![charge(&bob, MAX)], now).await.unwrap();
+    let reserve = async |id, holds, now| ledger.reserve(id, holds, now).await.unwrap();
+    reserve("1", vec![request("alice")], now).await;
+    ledger.commit("1", vec![charge(&key("alice", Unit::Requests), 0)], now).await.unwrap();
+    let later = now + Duration::from_secs(10);
+    assert!(!reserve("2", vec![request("alice"), hold(&bob, 1)], later).await.admitted);
+    let status = reserve("3", vec![request("alice")], later).await.statuses[0].clone();
+    assert_eq!((status.used, status.reset), (1, Duration::from_secs(50)));
+}
+
+#[tokio::test]
 async fn while_a_shard_fails_the_buckets_of_the_others_work() {
     let redis = Redis::start();
     let ([ledger, _], faults) = adapters(&redis);

@@ -10,8 +10,8 @@ if known and known ~= 'settled' and known.attempt == ARGV[4] then
   for _, advance in ipairs(known.advances) do
     local it = bucket(advance[4] or advance[1])
     refund(it, advance[3], advance[2])
-    -- The window began with this charge only, so it has never begun.
-    if it.used == 0 and it.granted == 0 and not it.length then it.ends, it.changed = 0, true end
+    -- A window that began with this charge, and has no other, has never begun.
+    if advance[6] and it.used == 0 and it.granted == 0 and not it.length then it.ends, it.changed = 0, true end
   end
   save()
   if #known.holds > 0 then redis.call('DECRBY', HOLDS, #known.holds) end

@@ -9,12 +9,12 @@
 -- window), the amount and number of its holds, and the time when the last of them lapses. A reservation is
 -- a packed table, or "over UNTIL" (settled without a charge, and remembered until then). The table
 -- has a flag `live` (its holds may lapse), its holds {bucket, amount, until, asked, ends} and its charges
--- before the commit {asked, amount, window, bucket, at_lapse}. The bucket differs from the requested one only
--- if the amount is in the limit's overflow bucket, for want of room. Otherwise, the second name is absent or
--- false. A hold with `ends` is charged when it lapses: these are the ends of the calendar periods in which that
--- may happen, in ascending order; empty for other windows. A reservation in several shards also has the set of
--- its shards, as bits, and the attempt that took it. A background result is a reservation with additional
--- fields (stored.lua).
+-- before the commit {asked, amount, window, bucket, at_lapse, began}. The bucket differs from the requested one
+-- only if the amount is in the limit's overflow bucket, for want of room. Otherwise, the second name is absent
+-- or false. A charge has `began` if a window began with it, and the reservation is in several shards. A hold
+-- with `ends` is charged when it lapses: these are the ends of the calendar periods in which that may happen, in
+-- ascending order; empty for other windows. A reservation in several shards also has the set of its shards, as
+-- bits, and the attempt that took it. A background result is a reservation with additional fields (stored.lua).
 --
 -- The usage of a sliding window is kept in slots, in records next to the bucket's record. A slot begins with
 -- a charge and also takes the charges of the next sixtieth of the window. The whole slot counts until its

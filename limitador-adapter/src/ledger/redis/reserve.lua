@@ -88,6 +88,9 @@ for at, want in ipairs(wants) do
     -- Another shard may refuse the call. Then this charge is taken back, so the commit warns of it.
     if not attempt then warn(want.it, want.asked, rules[at + 5]) end
     if overflows then advance[4] = want.name end
+    if attempt and want.it.begun then
+      advance[4], advance[5], advance[6] = advance[4] or false, false, true
+    end
     advances[#advances + 1] = advance
   else
     local held = { want.name, want.amount, want.untils }
