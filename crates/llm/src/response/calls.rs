@@ -2,7 +2,7 @@
 //! message, or a document of its own.
 
 use super::Usage;
-use super::results::Results;
+use super::results::{Results, ResultsSoFar};
 use super::tally::Tally;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
@@ -10,11 +10,11 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 #[derive(Clone, Debug, Default)]
 pub(super) struct AgentCalls {
     known: Results,
-    /// The number of calls before the open document.
-    before: usize,
+    /// The calls before the open document.
+    before: ResultsSoFar,
     message: OpenMessage,
-    /// The number of calls that had a document of their own.
-    documents: u64,
+    /// The number of calls that had no id. It names the next one.
+    unnamed: u64,
 }
 
 /// The open message.
@@ -48,24 +48,24 @@ impl AgentCalls {
     pub(super) fn end_message(&mut self) -> bool {
         let OpenMessage { id, is_of_user, tally } = std::mem::take(&mut self.message);
         if is_of_user {
-            self.known.truncate(self.before);
+            self.known.return_to(self.before);
         } else if !tally.is_zero() {
-            let id = id.unwrap_or(self.known.len() as u64);
-            self.known.note(id, tally.usage());
+            self.known.note(id.unwrap_or(self.unnamed), tally.usage());
+            self.unnamed = self.unnamed.saturating_add(u64::from(id.is_none()));
         }
         tally.tells_output()
     }
 
     /// Ends the open document.
     pub(super) fn end_document(&mut self) {
-        self.before = self.known.len();
+        self.before = self.known.so_far();
     }
 
     /// Records the usage of a call that has the open document of its own. If the document is partial, a later
     /// one replaces it.
     pub(super) fn end_call(&mut self, usage: Usage, is_partial: bool) {
-        self.known.note(self.documents, usage);
-        self.documents = self.documents.saturating_add(u64::from(!is_partial));
+        self.known.note(self.unnamed, usage);
+        self.unnamed = self.unnamed.saturating_add(u64::from(!is_partial));
     }
 
     /// Returns the sum of all calls, if there are any.

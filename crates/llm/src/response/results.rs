@@ -3,46 +3,67 @@
 
 use super::Usage;
 
-/// The maximum number of results. Further results are merged into the last one. Few servers accept as many
-/// prompts at once.
-const MAX_RESULTS: usize = 64;
+/// The maximum number of results whose reports replace earlier ones. Few servers accept as many prompts at
+/// once.
+const MAX_NAMED: usize = 64;
 
 #[derive(Clone, Debug, Default)]
-pub(super) struct Results(Vec<(u64, Usage)>);
+pub(super) struct Results {
+    named: Vec<(u64, Usage)>,
+    /// The sum of the reports of all other results.
+    others: Usage,
+}
+
+/// What had been reported at one time.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct ResultsSoFar {
+    named: usize,
+    others: Usage,
+}
 
 impl Results {
     /// Records the usage of one result so far. A zero never replaces another value.
     pub(super) fn note(&mut self, name: u64, usage: Usage) {
-        let known = self.0.iter().position(|(known, _)| *known == name);
-        if known.is_none() && self.0.len() < MAX_RESULTS {
-            self.0.push((name, usage));
-            return;
+        if let Some((_, known)) = self.named.iter_mut().find(|(known, _)| *known == name) {
+            *known = latest(usage, *known);
+        } else if self.named.len() < MAX_NAMED {
+            self.named.push((name, usage));
+        } else {
+            self.others = self.others.plus(usage);
         }
-        let last = self.0.len().saturating_sub(1);
-        let Some((_, earlier)) = self.0.get_mut(known.unwrap_or(last)) else { return };
-        let later = |later: u64, earlier: u64| if later > 0 { later } else { earlier };
-        *earlier = Usage {
-            input: later(usage.input, earlier.input),
-            output: later(usage.output, earlier.output),
-            cached: later(usage.cached, earlier.cached),
-            reasoning: later(usage.reasoning, earlier.reasoning),
-            ..*earlier
-        };
-        earlier.total = earlier.input.saturating_add(earlier.output);
     }
 
-    /// Forgets the latest results, except for this number of results.
-    pub(super) fn truncate(&mut self, length: usize) {
-        self.0.truncate(length);
+    pub(super) fn so_far(&self) -> ResultsSoFar {
+        ResultsSoFar { named: self.named.len(), others: self.others }
+    }
+
+    /// Forgets the results that were first reported after this time.
+    pub(super) fn return_to(&mut self, ResultsSoFar { named, others }: ResultsSoFar) {
+        self.named.truncate(named);
+        self.others = others;
     }
 
     pub(super) fn len(&self) -> usize {
-        self.0.len()
+        self.named.len()
     }
 
     /// Returns the sum of all results, if there are any.
     pub(super) fn sum(&self) -> Option<Usage> {
-        let all = self.0.iter().map(|(_, usage)| *usage);
-        (!self.0.is_empty()).then(|| all.fold(Usage::default(), Usage::plus))
+        let named = self.named.iter().map(|(_, usage)| *usage);
+        (!self.named.is_empty()).then(|| named.fold(self.others, Usage::plus))
+    }
+}
+
+fn latest(usage: Usage, earlier: Usage) -> Usage {
+    let latest = |count: u64, earlier: u64| if count > 0 { count } else { earlier };
+    let (input, output) = (latest(usage.input, earlier.input), latest(usage.output, earlier.output));
+    Usage {
+        input,
+        output,
+        total: input.saturating_add(output),
+        cached: latest(usage.cached, earlier.cached),
+        cache_write: latest(usage.cache_write, earlier.cache_write),
+        cache_write_1h: latest(usage.cache_write_1h, earlier.cache_write_1h),
+        reasoning: latest(usage.reasoning, earlier.reasoning),
     }
 }

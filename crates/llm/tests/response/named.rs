@@ -2,6 +2,7 @@
 
 use llm::response::{Meter, MeterReading, ResponseHead};
 use serde_json::{Value, json};
+use std::ops::Range;
 
 fn read(body: &str) -> MeterReading {
     let mut meter = Meter::new(&ResponseHead { status: 200, ..ResponseHead::default() });
@@ -205,6 +206,49 @@ fn the_messages_of_an_agent_add_up_once() {
     // What the provider says of the whole response counts.
     let whole = json!({"messages": earlier, "usage": {"prompt_tokens": 33, "completion_tokens": 11}});
     assert_eq!(input_and_output(&whole), Some((33, 11)));
+}
+
+#[test]
+fn many_messages_of_an_agent_add_up() {
+    let answer = |id: u64| {
+        json!({"type": "ai", "id": format!("run-{id}"), "content": "x",
+            "usage_metadata": {"input_tokens": 10, "output_tokens": 5, "total_tokens": 15}})
+    };
+    let messages = |ids: Range<u64>| ids.map(answer).collect::<Vec<_>>();
+    assert_eq!(input_and_output(&json!({"messages": messages(0..200)})), Some((2000, 1000)));
+    let events: String =
+        (0..200).map(|id| format!("data: {}\n\n", json!({"messages": messages(id..id + 1)}))).collect();
+    let usage = read(&events).usage.unwrap();
+    assert_eq!((usage.input, usage.output, usage.total), (2000, 1000, 3000));
+    // Earlier responses are in the same list.
+    let user = json!({"type": "human", "id": "h", "content": "Hi"});
+    let history = [messages(0..200), vec![user], messages(200..205)].concat();
+    assert_eq!(input_and_output(&json!({"messages": history})), Some((50, 25)));
+}
+
+#[test]
+fn many_events_of_an_agent_add_up() {
+    let event = |id: u64| {
+        json!({"id": format!("e-{id}"), "author": "writer", "invocationId": "i",
+            "content": {"role": "model", "parts": [{"text": "x"}]},
+            "usageMetadata": {"promptTokenCount": 10, "candidatesTokenCount": 5, "totalTokenCount": 15}})
+    };
+    let events: String = (0..200).map(|id| format!("data: {}\n\n", event(id))).collect();
+    let usage = read(&events).usage.unwrap();
+    assert_eq!((usage.input, usage.output), (2000, 1000));
+}
+
+#[test]
+fn a_source_is_no_author() {
+    let message = |source: &str, usage: Value| json!({"source": source, "models_usage": usage, "content": "x", "type": "TextMessage"});
+    let call = || json!({"prompt_tokens": 100, "completion_tokens": 20});
+    let run = [
+        message("user", json!(null)),
+        message("a", call()),
+        message("user", json!(null)),
+        message("b", call()),
+    ];
+    assert_eq!(input_and_output(&json!({"messages": run, "stop_reason": "done"})), Some((200, 40)));
 }
 
 #[test]
