@@ -18,4 +18,5 @@ BENCH_DATE="$(date -u +%F)" WEIR_WASM="$PWD/dist/weir.wasm" WEIR_ADAPTER="$PWD/d
 
 say "measuring what counting costs"
 need_redis
-BENCH_DATE="$(date -u +%F)" cargo bench -p limitador-adapter --bench ledger --locked --target-dir "$target"
+BENCH_DATE="$(date -u +%F)" WEIR_ADAPTER="$PWD/dist/limitador-adapter" \
+  cargo bench -p limitador-adapter --bench ledger --locked --target-dir "$target"

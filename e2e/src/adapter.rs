@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 use tempfile::TempDir;
 
 /// A running (or stopped, or killed) adapter.
@@ -208,6 +209,11 @@ impl Adapter {
     /// Prints the end of the log.
     pub fn show_log(&self) {
         self.process.show_log();
+    }
+
+    /// Returns the CPU time that the process has used.
+    pub fn cpu(&self) -> Duration {
+        self.process.cpu()
     }
 
     pub fn pid(&self) -> i32 {

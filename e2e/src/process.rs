@@ -8,6 +8,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 /// A running program.
 pub struct Process {
@@ -65,6 +66,16 @@ impl Process {
         let lines: Vec<_> = log.lines().collect();
         let last = lines.len().saturating_sub(40);
         eprintln!("--- the end of the log of {}:\n{}\n---", self.name, lines[last..].join("\n"));
+    }
+
+    /// Returns the CPU time that all threads of the program have used, in hundredths of a second.
+    pub fn cpu(&self) -> Duration {
+        let path = format!("/proc/{}/stat", self.pid().as_raw_nonzero());
+        let stat = std::fs::read_to_string(path).expect("a child has statistics");
+        // The second field is the name in brackets, the 14th and 15th are the user and the system time.
+        let fields = stat.rsplit(')').next().unwrap_or_default();
+        let times = fields.split_whitespace().skip(11).take(2).map(|ticks| ticks.parse::<u64>());
+        times.map(|ticks| Duration::from_millis(10 * ticks.expect("a time is a number"))).sum()
     }
 
     pub fn pid(&self) -> Pid {

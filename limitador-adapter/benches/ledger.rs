@@ -1,8 +1,8 @@
-//! Measures counting in memory, in a file and in a real Redis: pairs of a reserve and its commit per second, their
-//! latency, and by how much limits are overshot. Writes a section of `bench/RESULTS.md`.
+//! Measures counting in memory, in a file and in a real Redis, in this process and over the wire: pairs of a
+//! reserve and its commit per second, their latency, and by how much limits are overshot. Writes a section of `bench/RESULTS.md`.
 //!
-//! Run `cargo bench -p limitador-adapter --bench ledger`. Arguments after `--` select parts: memory, sqlite,
-//! redis, cluster, sliding, overshoot, estimates. With arguments, the benchmark writes no section.
+//! Run `cargo bench -p limitador-adapter --bench ledger`. Arguments after `--` select parts: wire, memory,
+//! sqlite, redis, cluster, sliding, overshoot, estimates. With arguments, the benchmark writes no section.
 // A failure ends the benchmark, as it ends a test.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
@@ -14,6 +14,7 @@ mod ledger {
     pub mod redis;
     pub mod sliding;
     pub mod sqlite;
+    pub mod wire;
 }
 
 use limitador_adapter::ledger::{Charge, ChargeAt, Hold, Key};
@@ -91,6 +92,9 @@ fn main() {
         "{HEADING}\n\n`cargo bench -p limitador-adapter --bench ledger`{date}. As for real calls, keys are created for each call, and the names of limits are shared with the policies in force.\n"
     );
     let runtime = tokio::runtime::Runtime::new().expect("a runtime can be made");
+    if wants("wire") {
+        write!(section, "\n{}", runtime.block_on(ledger::wire::table())).expect("a text grows");
+    }
     if wants("memory") {
         write!(section, "\n{}", ledger::memory::table()).expect("a text grows");
     }

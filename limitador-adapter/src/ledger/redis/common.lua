@@ -509,24 +509,23 @@ local function report(told)
 end
 
 -- Returns the set that remembers the settled ids of a quarter of an hour whose hashes begin with the same four
--- digits, and the number of this id in it. Redis stores a set of up to 512 numbers without any overhead for each.
-local function settled_in(quarter, id)
-  local hash = redis.sha1hex(id)
+-- digits, and the number of this id's hash in it. Redis stores a set of up to 512 numbers without any overhead for each.
+local function settled_in(quarter, hash)
   return PREFIX .. 'd:' .. text(quarter) .. ':' .. string.sub(hash, 1, 4), text(tonumber(string.sub(hash, 5, 16), 16))
 end
 
 -- Remembers that an id is settled.
 local function settle(id)
   local quarter = math.floor(now / QUARTER)
-  local set, number = settled_in(quarter, id)
+  local set, number = settled_in(quarter, redis.sha1hex(id))
   redis.call('SADD', set, number)
   redis.call('PEXPIREAT', set, text((quarter + 1) * QUARTER + REMEMBERED))
 end
 
 local function is_settled(id)
-  local quarter = math.floor(now / QUARTER)
+  local quarter, hash = math.floor(now / QUARTER), redis.sha1hex(id)
   for back = 0, REMEMBERED / QUARTER do
-    if redis.call('SISMEMBER', settled_in(quarter - back, id)) == 1 then return true end
+    if redis.call('SISMEMBER', settled_in(quarter - back, hash)) == 1 then return true end
   end
   return false
 end

@@ -3,6 +3,7 @@
 use crate::ledger::key_text;
 use crate::ledger::memory::record::{BucketRecord, EndedRecords, LapsedRecord, RecordedState, UnixNanos};
 use crate::ledger::memory::recording::RecordedIdentity;
+use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Row};
 use serde::de::DeserializeOwned;
 use std::sync::Arc;
@@ -47,16 +48,15 @@ pub fn state(connection: &Connection) -> Result<RecordedState, LoadError> {
 }
 
 fn buckets(connection: &Connection) -> Result<Vec<(usize, BucketRecord)>, LoadError> {
-    let sql = "SELECT place, key, window FROM buckets";
-    let read = |row: &Row<'_>| {
-        Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?, row.get::<_, Option<String>>(2)?))
-    };
-    let bucket = |(place, key, window): (i64, String, Option<String>)| {
-        let key = key_text::parse(&key).map(Arc::new).ok_or(LoadError::Key(key))?;
-        let window = window.map(|window| parsed("buckets", &window)).transpose()?;
+    rows(connection, "SELECT place, key, window FROM buckets", |row| {
+        let (place, key): (i64, _) = (row.get(0)?, text(row, 1)?);
+        let key = key_text::parse(key).map(Arc::new).ok_or_else(|| LoadError::Key(key.to_owned()))?;
+        let window = match row.get_ref(2)? {
+            ValueRef::Null => None,
+            _ => Some(parsed("buckets", text(row, 2)?)?),
+        };
         Ok((usize::try_from(place).unwrap_or_default(), BucketRecord { key, window }))
-    };
-    rows(connection, sql, read)?.into_iter().map(bucket).collect()
+    })
 }
 
 fn archive(connection: &Connection) -> Result<EndedRecords, LoadError> {
@@ -74,19 +74,17 @@ fn archive(connection: &Connection) -> Result<EndedRecords, LoadError> {
         }
     }
     let sql = "SELECT ids FROM settled_briefly ORDER BY number";
-    for ids in rows(connection, sql, |row| row.get::<_, Vec<u8>>(0))? {
+    for ids in rows(connection, sql, |row| Ok(row.get::<_, Vec<u8>>(0)?))? {
         let numbers: Vec<u64> = numbers_of(&ids).collect();
         let (pairs, _) = numbers.as_chunks();
         archive.brief.extend(pairs.iter().map(|[id, end]| (*id, *end)));
     }
-    let sql = "SELECT id, generation, charged FROM lapsed";
-    let read = |row: &Row<'_>| Ok((unsigned(row, 0)?, unsigned(row, 1)?, row.get::<_, String>(2)?));
-    for (id, of, charged) in rows(connection, sql, read)? {
-        if of.saturating_add(1) >= generation {
-            let charged = parsed("lapsed", &charged)?;
-            archive.lapsed.push((id, Some(LapsedRecord { generation: of, charged })));
-        }
-    }
+    let lapsed = rows(connection, "SELECT id, generation, charged FROM lapsed", |row| {
+        let charged = parsed("lapsed", text(row, 2)?)?;
+        Ok((unsigned(row, 0)?, Some(LapsedRecord { generation: unsigned(row, 1)?, charged })))
+    })?;
+    let is_known = |lapsed: &LapsedRecord| lapsed.generation.saturating_add(1) >= generation;
+    archive.lapsed.extend(lapsed.into_iter().filter(|(_, lapsed)| lapsed.as_ref().is_some_and(is_known)));
     Ok(archive)
 }
 
@@ -96,22 +94,23 @@ fn bodies<T: DeserializeOwned>(
     table: &'static str,
     sql: &str,
 ) -> Result<Vec<(u64, T)>, LoadError> {
-    let rows = rows(connection, sql, |row| Ok((unsigned(row, 0)?, row.get::<_, String>(1)?)))?;
-    rows.into_iter().map(|(id, body)| Ok((id, parsed(table, &body)?))).collect()
+    rows(connection, sql, |row| Ok((unsigned(row, 0)?, parsed(table, text(row, 1)?)?)))
 }
 
 fn rows<T>(
     connection: &Connection,
     sql: &str,
-    read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
+    read: impl FnMut(&Row<'_>) -> Result<T, LoadError>,
 ) -> Result<Vec<T>, LoadError> {
-    let mut statement = connection.prepare(sql)?;
-    let rows = statement.query_map([], read)?.collect::<rusqlite::Result<_>>();
-    Ok(rows?)
+    connection.prepare(sql)?.query_and_then([], read)?.collect()
 }
 
 fn parsed<T: DeserializeOwned>(table: &'static str, text: &str) -> Result<T, LoadError> {
     serde_json::from_str(text).map_err(|error| LoadError::Json(table, error))
+}
+
+fn text<'a>(row: &'a Row<'_>, column: usize) -> rusqlite::Result<&'a str> {
+    Ok(row.get_ref(column)?.as_str()?)
 }
 
 fn unsigned(row: &Row<'_>, column: usize) -> rusqlite::Result<UnixNanos> {
