@@ -1,6 +1,6 @@
 # The one entry point. Each target is one script of scripts/, which installs what it misses.
 .DEFAULT_GOAL := help
-.PHONY: help build manifests release demo test test-release test-storages test-clients test-k8s test-envoy-gateway test-istio test-outages test-kills test-page test-monitoring screenshots cluster-test cluster k8s-up k8s-down kind-up kind-test kind-down crds chart docs reference check fuzz storm bench
+.PHONY: help build manifests release demo test test-release test-storages test-clients test-k8s test-envoy-gateway test-istio test-outages test-kills test-page test-monitoring screenshots cluster-test cluster k8s-up k8s-down kind-up kind-test kind-down crds chart docs reference check fuzz storm chaos bench
 
 help: ## what there is
 	@bash scripts/help.sh
@@ -94,6 +94,9 @@ fuzz: ## a minute of fuzzing; FUZZ_SECONDS=600 for more
 
 storm: ## a minute of requests and answers that are made to take memory, beside honest ones
 	@bash scripts/storm.sh
+
+chaos: ## 1000 kills of the adapter, Redis and Envoy, and an audit of every charge (half an hour); KILLS=50 for fewer
+	@bash scripts/chaos.sh
 
 bench: ## the cost beside Envoy's own filters, into bench/RESULTS.md
 	@bash scripts/bench.sh

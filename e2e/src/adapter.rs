@@ -125,6 +125,11 @@ impl Adapter {
         panic!("there is no free port for the adapter");
     }
 
+    /// Waits until it is ready.
+    pub fn wait_until_ready(&mut self) {
+        assert!(self.becomes_ready(), "the adapter ended:\n{}", self.process.log());
+    }
+
     fn becomes_ready(&mut self) -> bool {
         let address = self.http();
         wait::until("the adapter's /readyz", || {
@@ -254,11 +259,16 @@ impl Adapter {
         self.restart();
     }
 
-    /// Restarts the adapter on the same ports.
+    /// Restarts the adapter on the same ports, and waits until it is ready.
     pub fn restart(&mut self) {
+        self.restart_soon();
+        assert!(self.becomes_ready(), "the adapter does not come back:\n{}", self.process.log());
+    }
+
+    /// Like `restart`, but does not wait. An adapter without its storage does not become ready.
+    pub fn restart_soon(&mut self) {
         self.process.kill();
         self.process = spawn(&self.folder, &self.place);
-        assert!(self.becomes_ready(), "the adapter does not come back:\n{}", self.process.log());
     }
 }
 

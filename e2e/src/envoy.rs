@@ -85,6 +85,13 @@ impl Config {
         }
     }
 
+    /// Points the adapter's cluster at this address, with the settings of the shipped configuration.
+    pub fn adapter_as_shipped(&mut self, address: SocketAddr) {
+        let shipped = Self::read("manifests/envoy/envoy.yaml").named_cluster("limitador-adapter");
+        self.take_settings("limitador-adapter", &shipped);
+        self.cluster("limitador-adapter", address);
+    }
+
     /// Returns whether there is a cluster of this name.
     pub fn has_cluster(&mut self, name: &str) -> bool {
         self.clusters().iter().any(|cluster| cluster["name"] == name)

@@ -9,6 +9,7 @@ pub mod adapter;
 pub mod ai_gateway;
 pub mod artefacts;
 pub mod certificates;
+pub mod chance;
 pub mod client;
 pub mod cluster;
 pub mod collector;

@@ -62,7 +62,8 @@ pub fn some_requests(upstream: &Upstream) {
     upstream.wait_for_calls(upstream.calls() + BETWEEN);
 }
 
-struct StopOnDrop<'a>(&'a AtomicBool);
+/// Tells other threads to stop when it is dropped, also if a test fails.
+pub struct StopOnDrop<'a>(pub &'a AtomicBool);
 
 impl Drop for StopOnDrop<'_> {
     fn drop(&mut self) {

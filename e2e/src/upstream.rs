@@ -10,7 +10,7 @@ use std::io::{self, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// The request header that names the answer.
 pub const ANSWER: &str = "x-answer";
@@ -63,6 +63,7 @@ enum Step {
     Head,
     Bytes(Vec<u8>),
     Wait(Gate),
+    Pause(Duration),
     Trailers(Vec<(String, String)>),
     Reset,
     Close,
@@ -124,6 +125,11 @@ impl Answer {
         self.step(Step::Wait(gate.clone()))
     }
 
+    /// Waits this long, as a provider does that generates text.
+    pub fn pause(self, time: Duration) -> Self {
+        self.step(Step::Pause(time))
+    }
+
     /// Waits until the gate opens, before any other step.
     pub fn wait_first(mut self, gate: &Gate) -> Self {
         self.steps.insert(0, Step::Wait(gate.clone()));
@@ -180,6 +186,7 @@ impl Answer {
                 Step::Bytes(bytes) if self.chunked() => out.write_all(&chunk(bytes))?,
                 Step::Bytes(bytes) => out.write_all(bytes)?,
                 Step::Wait(gate) => gate.pass(),
+                Step::Pause(time) => std::thread::sleep(*time),
                 Step::Trailers(trailers) => {
                     out.write_all(&last_chunk(trailers))?;
                     ended = true;
@@ -245,6 +252,11 @@ impl Upstream {
         lock(&self.shared.seen).len()
     }
 
+    /// Forgets the requests so far, so that a long test does not run out of memory.
+    pub fn forget(&self) {
+        lock(&self.shared.seen).clear();
+    }
+
     /// Waits until this many requests have reached the provider.
     pub fn wait_for_calls(&self, count: usize) {
         wait::until(&format!("{count} requests at the upstream"), || (self.calls() >= count).then_some(()));
@@ -275,7 +287,10 @@ impl Shared {
             if !answer.play(&wire.stream)? {
                 break;
             }
-            lock(&self.seen)[index].answered = Some(Instant::now());
+            // The test may have forgotten the request.
+            if let Some(seen) = lock(&self.seen).get_mut(index) {
+                seen.answered = Some(Instant::now());
+            }
         }
         Ok(())
     }

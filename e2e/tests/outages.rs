@@ -30,9 +30,7 @@ impl World {
         let upstream = Upstream::start();
         let mut config = Config::read(CONFIG);
         config.cluster("llm", upstream.address());
-        let shipped = Config::read("manifests/envoy/envoy.yaml").named_cluster("limitador-adapter");
-        config.take_settings("limitador-adapter", &shipped);
-        config.cluster("limitador-adapter", to);
+        config.adapter_as_shipped(to);
         config.plugin(|plugin| {
             plugin["gateway"] = "default/gateway".into();
             plugin["adapter"]["timeout"] = "200ms".into();

@@ -11,6 +11,7 @@
 //! its charge or its record may be missing.
 
 use e2e::adapter::Adapter;
+use e2e::chance::{Random, variable};
 use e2e::client::Request;
 use e2e::envoy::{Config, Envoy};
 use e2e::jwt;
@@ -22,7 +23,6 @@ use e2e::world::{CONFIG, per_user, policy};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 /// The requests before and after each kill, and their threads.
 const REQUESTS: usize = 24;
@@ -53,18 +53,6 @@ enum Victim {
     Envoy,
 }
 
-/// A small generator of random numbers (xorshift).
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, most: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % most
-    }
-}
-
 /// What is known about the exchange of a user.
 #[derive(Clone, Copy, Debug)]
 struct Sent {
@@ -72,10 +60,6 @@ struct Sent {
     is_answered: bool,
     /// Whether its Envoy was killed before everything was acknowledged.
     is_doubtful: bool,
-}
-
-fn variable(name: &str) -> Option<u64> {
-    std::env::var(name).ok()?.parse().ok()
 }
 
 struct World {
@@ -106,9 +90,7 @@ impl World {
         let adapter = Adapter::start_as(&policies, &["--storage", &redis.url(0), "--usage", &store.url()]);
         let mut config = Config::read(CONFIG);
         config.cluster("llm", upstream.address());
-        let shipped = Config::read("manifests/envoy/envoy.yaml").named_cluster("limitador-adapter");
-        config.take_settings("limitador-adapter", &shipped);
-        config.cluster("limitador-adapter", adapter.grpc());
+        config.adapter_as_shipped(adapter.grpc());
         let envoy = config.start(2);
         let world = Self { redis, store, adapter, config, envoy, sent: BTreeMap::new(), _upstream: upstream };
         world.wait_for_plan();
@@ -244,10 +226,7 @@ fn kills_lose_no_record_and_write_none_twice_in_sqlite() {
 
 fn kills_lose_no_record_and_write_none_twice(store: Store) {
     let rounds = variable("KILLS").map_or(ROUNDS, |kills| kills as usize);
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("it is after 1970").as_nanos() as u64;
-    let seed = variable("SEED").unwrap_or(now) | 1;
-    eprintln!("SEED={seed}");
-    let mut random = Random(seed);
+    let mut random = Random::from_environment();
     let mut world = World::start(store);
     let victims = world.victims();
     for round in 0..rounds {
@@ -255,7 +234,7 @@ fn kills_lose_no_record_and_write_none_twice(store: Store) {
         let at = if round < victims.len() { round } else { random.below(victims.len() as u64) as usize };
         let victim = victims[at];
         let after = random.below(REQUESTS as u64) as usize;
-        let what = format!("SEED={seed}, round {round}: {victim:?} after {after} answers");
+        let what = format!("round {round}: {victim:?} after {after} answers");
         eprintln!("{what}");
         let pause = random.below(2) == 0;
         world.traffic(round, after, |world| {
