@@ -122,7 +122,8 @@ pub struct ServeArgs {
     /// contains counter values.
     #[arg(long, env = "WEIR_WEBHOOK", hide_env_values = true, value_name = "URL", value_parser = webhook)]
     pub webhook: Option<Result<WebhookUrl, WebhookUrlError>>,
-    /// How long a worker of a proxy may be without a connection before it counts as gone and its holds end.
+    /// How long a worker of a proxy may be without a connection before it counts as gone and its holds end. If its side has
+    /// closed the connection, as when the proxy dies, it counts as gone after 6s, or after this time if that is shorter.
     #[arg(long, env = "WEIR_WORKER_GRACE", value_name = "DURATION", default_value = "35s", value_parser = grace)]
     pub worker_grace: Duration,
     #[command(flatten)]

@@ -4,7 +4,7 @@
 
 use crate::grpc::rate_limits::RateLimits;
 use crate::grpc::services::weir::v1::reservation_service_server::ReservationService;
-use crate::grpc::workers::{Presence, Workers};
+use crate::grpc::workers::{Presence, StreamEnd, Workers};
 use crate::spans::ReserveCall;
 use futures::future::{FutureExt, Shared};
 use futures::stream::{Stream, StreamExt, iter, once};
@@ -47,9 +47,12 @@ impl ReservationService for Reservations {
     ) -> Result<Response<Self::ReserveAndCommitStream>, Status> {
         let (limits, workers, mut drain) =
             (Arc::clone(&self.limits), Arc::clone(&self.workers), self.drain.clone());
+        let end = StreamEnd::default();
+        let ending = end.clone();
         let over = async move {
             let draining = async { drop(drain.wait_for(|draining| *draining).await) };
             drop(tokio::time::timeout(LONGEST, draining).await);
+            ending.set_ours();
         };
         // The stream ends at the first request that cannot be read, or when the caller disconnects.
         let requests = requests.into_inner().take_while(|request| ready(request.is_ok()));
@@ -62,7 +65,7 @@ impl ReservationService for Reservations {
                 let (limits, workers) = (Arc::clone(&limits), Arc::clone(&workers));
                 let mut entered = None;
                 if presence.is_none() && !request.worker.is_empty() {
-                    presence = workers.enter(&request.worker);
+                    presence = workers.enter(&request.worker, end.clone());
                     entered = presence.as_ref().map(|presence| presence.worker().to_owned());
                 }
                 // A Reserve waits for every commit before it, so that no client is refused because of a

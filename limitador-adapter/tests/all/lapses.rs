@@ -46,7 +46,7 @@ fn request(who: &str) -> Hold {
     Hold { charge_at: ChargeAt::Admission, ..tokens_in(key(who, Unit::Requests), 1) }
 }
 
-fn slot(who: &str) -> Hold {
+pub fn slot(who: &str) -> Hold {
     Hold { charge_at: ChargeAt::Commit, ..tokens_in(key(who, Unit::Concurrency), 1) }
 }
 

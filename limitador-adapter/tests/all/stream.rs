@@ -1,12 +1,18 @@
 //! Reserves and commits in one stream.
 
+use crate::lapses::slot;
 use crate::server::{DEADLINE, POLICY, Server, commit, reserve, whole};
 use e2e::redis::Redis;
 use limitador_adapter::cli::Storage;
+use limitador_adapter::grpc::workers::{DEPARTURE, StreamEnd, Workers};
+use limitador_adapter::ledger::Ledger;
+use limitador_adapter::ledger::memory::MemoryLedger;
+use limitador_adapter::ledger::moment::Moment;
 use protocol::wire::envoy::service::ratelimit::v3::rate_limit_response::Code;
 use protocol::wire::kuadrant::service::ratelimit::v1::ReserveRequest;
 use protocol::wire::weir::v1::{ReserveAndCommitRequest, ReserveAndCommitResponse};
 use rusqlite::Connection;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
@@ -191,6 +197,63 @@ async fn the_holds_of_a_worker_that_has_gone_end_long_before_they_lapse() {
     its_holds_end(&Server::patient(Storage::Memory, GRACE).await).await;
     let redis = Redis::start();
     its_holds_end(&Server::patient(redis.url(0).parse().unwrap(), GRACE).await).await;
+}
+
+/// Returns the milliseconds until a worker counts as gone.
+fn lives(redis: &Redis, worker: &str) -> i64 {
+    let until: i64 = redis.command(&["ZSCORE", "{weir}:workers", worker]).parse().unwrap();
+    let now = redis.command(&["TIME"]);
+    let (seconds, micros) = now.split_once('\n').unwrap();
+    until - seconds.parse::<i64>().unwrap() * 1_000 - micros.parse::<i64>().unwrap() / 1_000
+}
+
+#[tokio::test]
+async fn a_worker_has_less_time_to_return_if_it_has_closed_its_stream() {
+    let redis = Redis::start();
+    let server = Server::on(&redis).await;
+    let workers = [1_u8, 2].map(|worker| format!("{worker:032x}"));
+    let (mut closed, mut drained) = (Stream::open(&server).await, Stream::open(&server).await);
+    for (worker, stream) in workers.iter().zip([&mut closed, &mut drained]) {
+        let hello = ReserveAndCommitRequest { worker: worker.clone(), ..Default::default() };
+        stream.requests.send(hello).unwrap();
+        assert_eq!(stream.hear().await, Some(ReserveAndCommitResponse::default()));
+    }
+    let departure = i64::try_from(DEPARTURE.as_millis()).unwrap();
+    drop(closed);
+    let start = Instant::now();
+    while lives(&redis, &workers[0]) > departure {
+        assert!(start.elapsed() < DEADLINE, "{}", lives(&redis, &workers[0]));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    server.serving.drain().await;
+    assert!(drained.hear().await.is_none());
+    assert!(lives(&redis, &workers[1]) > departure);
+}
+
+#[tokio::test]
+async fn a_worker_that_returns_has_its_full_time_again() {
+    let ledger: Arc<dyn Ledger> = Arc::new(MemoryLedger::new(100_usize, Moment::now()));
+    let workers = Workers::new(Arc::clone(&ledger), DEPARTURE * 6);
+    let names = [1_u8, 2, 3].map(|worker| format!("{worker:032x}"));
+    let [gone, returned, ended] = &names;
+    for worker in &names {
+        let hold = slot(worker);
+        assert!(ledger.reserve(&format!("{worker}-1"), vec![hold], Moment::now()).await.unwrap().admitted);
+    }
+    let enter = |worker: &String, end: &StreamEnd| workers.enter(worker, end.clone()).unwrap();
+    let theirs = StreamEnd::default();
+    let first = [gone, returned].map(|worker| enter(worker, &theirs));
+    let ours = StreamEnd::default();
+    let other = enter(ended, &ours);
+    workers.confirm().await.unwrap();
+    drop(first);
+    ours.set_ours();
+    drop(other);
+    workers.confirm().await.unwrap();
+    let _again = enter(returned, &theirs);
+    workers.confirm().await.unwrap();
+    assert_eq!(ledger.release_gone(Moment::now() + DEPARTURE).await, Ok(1));
+    assert_eq!(ledger.size().await.unwrap().reservations, 2);
 }
 
 #[tokio::test]
