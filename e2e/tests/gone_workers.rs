@@ -1,13 +1,15 @@
 //! When an Envoy dies, the holds of its workers end long before they would expire. What its requests held is
-//! charged, since their usage is not known.
+//! charged, since their usage is not known. While an Envoy is running, they stay.
 
 use e2e::adapter::Adapter;
+use e2e::artefacts;
 use e2e::client::Request;
+use e2e::envoy::{Config, typed, write_listener};
 use e2e::redis::Redis;
-use e2e::upstream::{Answer, Gate};
-use e2e::world::{World, policy};
+use e2e::upstream::{Answer, Gate, Upstream};
+use e2e::world::{CONFIG, World, policy};
 use e2e::{jwt, wait};
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// Kills an Envoy with running requests. The adapter keeps its counters in this storage.
 fn its_holds_end(storage: &str) {
@@ -63,4 +65,40 @@ fn the_holds_of_an_envoy_that_was_killed_end() {
 fn and_so_they_do_in_a_redis() {
     let redis = Redis::start();
     its_holds_end(&redis.url(0));
+}
+
+/// A new configuration of the filter has workers of its own. The previous ones stay until their requests have ended.
+#[test]
+fn a_request_keeps_its_slot_when_its_listener_is_replaced() {
+    let limits = json!({ "slots": { "rates": [{ "limit": 2, "unit": "concurrency" }] } });
+    let policies = [policy("llm", json!({ "limits": limits }))];
+    let adapter = Adapter::start_as(&policies, &["--storage", "memory", "--worker-grace", "1s"]);
+    let upstream = Upstream::start();
+    let gate = Gate::default();
+    upstream.on("slow", Answer::used(3).wait_first(&gate));
+    let mut config = Config::read(CONFIG);
+    config.cluster("llm", upstream.address());
+    config.cluster("limitador-adapter", adapter.grpc());
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let file = folder.path().join("listeners.json");
+    let mut listener = config.listener_from(&file);
+    let set = |listener: &mut Value, pointer: &str, value: &str| {
+        let filter = typed(listener, ".wasm.v3.Wasm").expect("the listener has our filter");
+        filter["config"].pointer_mut(pointer).expect("it is there").clone_from(&value.into());
+    };
+    set(&mut listener, "/vm_config/code/local/filename", &artefacts::wasm().display().to_string());
+    write_listener(&file, &listener, 1);
+    let envoy = config.start(2);
+    wait::until("the plan in every worker", || (envoy.plans() >= 3).then_some(()));
+    let slow = Request::chat(5).answered_by("slow").open(envoy.address());
+    adapter.wait_for_bucket("slots", "concurrency", "", 0, 1);
+    set(&mut listener, "/configuration/value/gateway", "default/gateway");
+    write_listener(&file, &listener, 2);
+    wait::until("the plan in every new worker", || (envoy.plans() >= 6).then_some(()));
+    std::thread::sleep(std::time::Duration::from_secs(3));
+    assert_eq!(adapter.bucket("slots", "concurrency", ""), (0, 1));
+    gate.open();
+    assert_eq!(slow.finish().status, 200);
+    adapter.wait_for_bucket("slots", "concurrency", "", 0, 0);
+    assert_eq!(adapter.metric("weir_gone_reservations_total", &[]), 0.0);
 }
