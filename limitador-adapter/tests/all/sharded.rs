@@ -115,7 +115,7 @@ async fn a_refusal_in_one_shard_does_not_end_a_refunded_window_in_another() {
     ledger.commit("1", vec![charge(&key("alice", Unit::Requests), 0)], now).await.unwrap();
     let later = now + Duration::from_secs(10);
     assert!(!reserve("2", vec![request("alice"), hold(&bob, 1)], later).await.admitted);
-    let status = reserve("3", vec![request("alice")], later).await.statuses[0].clone();
+    let status = reserve("3", vec![request("alice")], later).await.statuses[0];
     assert_eq!((status.used, status.reset), (1, Duration::from_secs(50)));
 }
 
