@@ -1,11 +1,13 @@
 //! Determines the format of the decoded body and passes the bytes to the reader of that format.
 
 use super::Scanner;
+use super::cause::Cause;
 use super::decode::Sink;
 use super::envelopes::Envelopes;
 use super::frames::Frames;
 use super::pointed::{Found, Pointers};
-use super::report::{Cause, Covers, Report, Source};
+use super::report::{Covers, Report, Source};
+use super::search::ResponseSearch;
 use super::sse::EventStream;
 use super::stored::StoredAnswer;
 use super::tally::{Tally, count};
@@ -56,19 +58,19 @@ impl Body {
     }
 
     pub(super) fn look_for(&mut self, pointers: Arc<Pointers>) {
-        self.report.look_for(pointers);
+        self.report.search = Some(ResponseSearch::values(pointers));
     }
 
     pub(super) fn look_for_stored(&mut self) {
-        self.report.look_for_stored();
+        self.report.search = Some(ResponseSearch::of_stored());
     }
 
     pub(super) fn stored(&self) -> StoredAnswer {
-        self.report.stored()
+        self.report.search.as_ref().map(ResponseSearch::stored).unwrap_or_default()
     }
 
     pub(super) fn found(&self) -> Found {
-        self.report.found()
+        self.report.search.as_ref().map(ResponseSearch::found).unwrap_or_default()
     }
 
     pub(super) fn broken(&mut self, cause: Cause) {

@@ -3,8 +3,9 @@
 //! Lengths are checked. Checksums are not, because anyone who can forge a frame can forge its checksum.
 
 use super::base64::Base64;
+use super::cause::Cause;
 use super::place::Node;
-use super::report::{Cause, Report};
+use super::report::Report;
 use super::sse::EventStream;
 use crate::json::{JsonPlace, Reader, Scanner, Wants};
 

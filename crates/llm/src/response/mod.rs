@@ -8,6 +8,7 @@
 mod base64;
 mod body;
 mod calls;
+mod cause;
 pub(crate) mod decode;
 mod document;
 mod envelopes;
@@ -19,13 +20,14 @@ mod quoted;
 mod raw;
 mod report;
 mod results;
+mod search;
 mod sse;
 mod stored;
 mod tally;
 
 pub(crate) use base64::Base64;
+pub use cause::Cause;
 pub use pointed::{COUNTS, Found, PointedCount, Pointers, UsagePointers, mistake as pointer_mistake};
-pub use report::Cause;
 pub use stored::StoredAnswer;
 pub(crate) use tally::Field;
 pub use tally::count;

@@ -5,7 +5,7 @@
 use super::leased::{self, Leased};
 use super::{Budget, Sink};
 use crate::memory::{Lease, MemoryBudget};
-use crate::response::report::Cause;
+use crate::response::cause::Cause;
 use brotli_decompressor::{
     Allocator, BrotliDecompressStream, BrotliResult, BrotliState, SliceWrapper, SliceWrapperMut,
 };

@@ -4,7 +4,7 @@
 use super::leased;
 use super::{Budget, Sink};
 use crate::memory::{Lease, MemoryBudget};
-use crate::response::report::Cause;
+use crate::response::cause::Cause;
 use miniz_oxide::inflate::TINFLStatus;
 use miniz_oxide::inflate::core::inflate_flags::TINFL_FLAG_HAS_MORE_INPUT;
 use miniz_oxide::inflate::core::{DecompressorOxide, decompress};

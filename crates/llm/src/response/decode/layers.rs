@@ -3,7 +3,7 @@
 //! layer is examined in the same way.
 
 use super::super::body::Body;
-use super::super::report::Cause;
+use super::super::cause::Cause;
 use super::{Budget, Decoder, Encoding, Sink, sniff};
 use crate::memory::MemoryBudget;
 

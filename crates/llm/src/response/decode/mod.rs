@@ -14,7 +14,7 @@ mod zstd;
 
 pub(super) use layers::Layers;
 
-use super::report::Cause;
+use super::cause::Cause;
 use crate::memory::MemoryBudget;
 
 /// Decodes one body.

@@ -1,6 +1,6 @@
 //! Determines the encoding of a body: the one in `content-encoding`, unless the first bytes contradict it.
 
-use super::super::report::Cause;
+use super::super::cause::Cause;
 use super::Encoding;
 
 /// The number of bytes that always suffice to determine an encoding.

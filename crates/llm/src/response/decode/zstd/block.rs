@@ -7,7 +7,7 @@ use super::bits::BackwardBits;
 use super::fse::Table;
 use super::huffman::Codes;
 use super::window::{DecodedWindow, Out};
-use crate::response::report::Cause;
+use crate::response::cause::Cause;
 
 /// The state that later blocks of a frame inherit, and memory that all blocks share.
 #[derive(Default)]

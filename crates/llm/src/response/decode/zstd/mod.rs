@@ -13,7 +13,7 @@ mod window;
 use super::leased::{self, LeasedBytes};
 use super::{Budget, Sink};
 use crate::memory::{Lease, MemoryBudget};
-use crate::response::report::Cause;
+use crate::response::cause::Cause;
 use block::Blocks;
 use window::{DecodedWindow, Out};
 

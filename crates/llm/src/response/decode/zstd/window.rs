@@ -4,7 +4,7 @@
 use super::super::leased::Leased;
 use super::super::{Budget, Sink};
 use crate::memory::MemoryBudget;
-use crate::response::report::Cause;
+use crate::response::cause::Cause;
 
 /// The first allocation.
 const LEAST: usize = 16 << 10;

@@ -1,0 +1,355 @@
+//! Receives what the scanner finds, and passes each value on by its place.
+
+use super::{Covers, Report, Source};
+use crate::json::{LABEL, Reader, characters};
+use crate::providers::{Repeat, all};
+use crate::response::cause::Cause;
+use crate::response::document::Document;
+use crate::response::names;
+use crate::response::place::Node;
+use crate::response::stored::StoredAnswer;
+use crate::response::tally::{Field, Tally, count};
+use serde_json::Value;
+
+impl Reader for Report {
+    type Place = Node;
+
+    #[inline]
+    fn child(&mut self, parent: Node, key: &[u8]) -> Node {
+        if let Some(search) = &self.search {
+            return search.child(parent, key);
+        }
+        if self.has_list_events && parent == Node::Root {
+            let part = Node::AgentMessage.child(key, true);
+            if matches!(part, Node::MessageId | Node::MessageMetadata | Node::MessageUsage) {
+                return self.marked(part);
+            }
+        }
+        match parent.everyday(key) {
+            Some(node) => node,
+            None => self.other_child(parent, key),
+        }
+    }
+
+    fn element(&mut self, array: Node, index: u32) -> Node {
+        self.list |= matches!(array, Node::Root) && !self.events;
+        self.has_list_events |= matches!(array, Node::Root) && self.events;
+        match &self.search {
+            Some(search) => search.element(array, index),
+            None => array.element(),
+        }
+    }
+
+    fn open_document(&mut self) {
+        self.document = Document::default();
+        self.document.is_usage = std::mem::take(&mut self.usage_event);
+        if !self.own.is_empty() {
+            self.own = Tally::default();
+        }
+    }
+
+    fn close(&mut self, node: Node) {
+        let (source, covers) = match node {
+            Node::Root => return self.close_document(),
+            Node::AgentMessage | Node::Output => return self.end_message(),
+            Node::MessageUsage => {
+                let mut usage = std::mem::take(&mut self.open);
+                usage.add_members();
+                self.unusual().calls.message_usage(&usage);
+                return;
+            }
+            Node::TracedCall => {
+                self.document.is_call = true;
+                return;
+            }
+            Node::Generation => {
+                self.document.has_generation = true;
+                return;
+            }
+            Node::PromptToken => {
+                self.unusual().named.set(Field::Predicted, 1);
+                return;
+            }
+            Node::Usage | Node::Meta => (Source::Usage, Covers::Several),
+            Node::UsageMetadata => (Source::Usage, Covers::One),
+            Node::InvocationMetrics => (Source::InvocationMetrics, Covers::Several),
+            Node::Timings => (Source::Timings, Covers::Several),
+            Node::Iterations | Node::Tool => return self.take_beside(),
+            Node::Metrics | Node::CacheDetails | Node::ListedCounts => return self.take_pair(node),
+            Node::Count(field) if !self.open.close_parts(field) => return self.misplaced(node),
+            Node::Own(field) if !self.own.close_parts(field) => return self.misplaced(node),
+            Node::Found(field) => {
+                self.unusual().named.close_parts(field);
+                return;
+            }
+            _ => return,
+        };
+        let mut tally = std::mem::take(&mut self.open);
+        tally.add_members();
+        self.take(source, &tally, covers);
+    }
+
+    fn close_document(&mut self) {
+        if !self.own.is_empty() {
+            let mut own = std::mem::take(&mut self.own);
+            own.add_members();
+            if let Some(index) = self.document.index.filter(|_| self.events) {
+                self.unusual().results.note(index.into(), own.usage());
+            }
+            self.take(Source::Native, &own, Covers::Several);
+        }
+        if self.unusual.is_some() {
+            if self.has_list_events {
+                self.end_message();
+            }
+            self.take_unusual();
+        }
+        if self.document.is_call {
+            self.end_call(self.document.is_partial);
+        }
+        self.document.failed |= std::mem::take(&mut self.error_event);
+        let document = std::mem::take(&mut self.document);
+        self.ended_in_error |= document.is_only_error();
+        self.delivered = self.delivered.saturating_add(document.delivered());
+        self.repeated = self.repeated.max(document.repeated());
+        if document.tells_output {
+            self.covered = self.delivered();
+        }
+    }
+
+    fn scalar(&mut self, node: Node, token: Option<&[u8]>) {
+        let null = token == Some(b"null");
+        match node {
+            Node::Count(_) | Node::Own(_) if null => {}
+            Node::Count(_)
+            | Node::Own(_)
+            | Node::Found(_)
+            | Node::FoundInList(_)
+            | Node::Iteration(_)
+            | Node::ToolCount(_)
+            | Node::PairValue
+            | Node::CountValue
+            | Node::MetadataCount(_)
+            | Node::Tokens
+            | Node::CacheCount => self.count_at(node, token),
+            Node::PartialMark => self.document.is_partial = token == Some(b"true"),
+            Node::ErrorCode if !matches!(token, Some(b"null" | b"0" | b"false")) => self.fail(),
+            Node::Success if token == Some(b"false") => self.fail(),
+            Node::Status(outcome) => self.document.status_number(outcome, token),
+            Node::Index => {
+                self.document.index = token.and_then(count).and_then(|index| u32::try_from(index).ok());
+            }
+            Node::OtherUnit if !null => self.open.other_unit = true,
+            Node::Pointed(pointer) => {
+                let text = token.and_then(|token| std::str::from_utf8(token).ok());
+                self.find(pointer, text.and_then(|text| serde_json::from_str(text).ok()));
+            }
+            Node::Error if !null => self.fail(),
+            Node::Stored(part) => {
+                self.stored_mut().into_iter().for_each(|stored| stored.scalar(part, token));
+            }
+            _ => {}
+        }
+    }
+
+    fn open_text(&mut self, node: Node) {
+        match node {
+            Node::Stored(part) => {
+                self.stored_mut().into_iter().for_each(|stored| stored.open_text(part));
+            }
+            Node::Status(_) => self.document.open_status(),
+            Node::Root | Node::Quoted => self.open_quoted(node),
+            node if node.is_counts() => self.open_quoted(node),
+            _ => {}
+        }
+    }
+
+    fn word(&mut self, node: Node, word: Option<&[u8]>) {
+        match node {
+            Node::Count(_)
+            | Node::Own(_)
+            | Node::Found(_)
+            | Node::FoundInList(_)
+            | Node::Iteration(_)
+            | Node::ToolCount(_)
+            | Node::PairValue
+            | Node::CountValue
+            | Node::Tokens
+            | Node::CacheCount => self.count_at(node, word),
+            Node::PairName => self.unusual().pair.0 = word.and_then(|word| names::field(word, false)),
+            Node::CountName => self.unusual().pair.0 = word.and_then(|word| names::field(word, true)),
+            Node::CacheTtl => {
+                let lives_long = word == Some(b"1h");
+                self.unusual().pair.0 =
+                    Some(if lives_long { Field::CacheWrite1h } else { Field::CacheWrite5m });
+            }
+            Node::IterationType => {
+                self.unusual().is_reported = matches!(word, Some(b"message" | b"fallback_message"))
+            }
+            Node::ErrorCode if !matches!(word, Some(b"" | b"0")) => self.fail(),
+            Node::Pointed(pointer) => {
+                self.find(pointer, word.map(|word| String::from_utf8_lossy(word).into()));
+            }
+            Node::Error => self.fail(),
+            Node::CallMark => self.document.is_call = true,
+            Node::MessageId => {
+                word.into_iter().for_each(|id| self.unusual().calls.message_id(id));
+            }
+            Node::MessageAuthor => {
+                self.unusual().calls.message_author(word.unwrap_or_default());
+            }
+            Node::Type => self.kind(word.unwrap_or_default()),
+            _ => {}
+        }
+    }
+
+    fn misplaced(&mut self, node: Node) {
+        match node {
+            // An object that stands for a count may have members in other units.
+            Node::Count(Field::InputPart | Field::OutputPart)
+            | Node::Own(Field::InputPart | Field::OutputPart) => {}
+            Node::Count(field) => {
+                self.open.unset(field);
+                self.broken(Cause::Count);
+            }
+            Node::Own(field) => {
+                self.own.unset(field);
+                self.broken(Cause::Count);
+            }
+            Node::Error => self.fail(),
+            _ => {}
+        }
+    }
+
+    fn text(&mut self, node: Node, piece: &[u8]) {
+        match node {
+            Node::Stored(part) => {
+                self.stored_mut().into_iter().for_each(|stored| stored.text(part, piece));
+            }
+            Node::Status(_) => self.document.status_piece(piece),
+            Node::Root | Node::Quoted => self.quoted_piece(piece),
+            node if node.is_counts() => self.quoted_piece(piece),
+            _ => self.characters(node, characters(piece)),
+        }
+    }
+
+    fn close_text(&mut self, node: Node) {
+        match node {
+            Node::Status(outcome) => self.document.close_status(outcome),
+            Node::Root | Node::Quoted => self.close_quoted(node),
+            node if node.is_counts() => self.close_quoted(node),
+            _ => {}
+        }
+    }
+
+    fn characters(&mut self, node: Node, characters: u64) {
+        let count = match node {
+            // The root is reported only for text outside of documents.
+            Node::Root => &mut self.delivered,
+            Node::Whole => &mut self.whole,
+            Node::Notice | Node::Message => &mut self.document.notice,
+            Node::Complaint => {
+                self.document.failed = true;
+                &mut self.document.notice
+            }
+            Node::Reasoning => &mut self.document.reasoning,
+            Node::ReasoningContent => &mut self.document.reasoning_content,
+            Node::ReasoningDetails => &mut self.document.reasoning_details,
+            Node::TextAgain => &mut self.document.text_again,
+            Node::TextParts => &mut self.document.text_parts,
+            _ => &mut self.document.text,
+        };
+        *count = count.saturating_add(characters);
+    }
+
+    fn passed(&mut self, node: Node, before: usize, piece: &[u8]) {
+        if !matches!(node, Node::Other | Node::Metadata) {
+            let beyond = piece.get(LABEL.saturating_sub(before)..).unwrap_or_default();
+            self.document.text = self.document.text.saturating_add(characters(beyond));
+        }
+    }
+
+    fn unread(&mut self, bytes: &[u8]) {
+        self.raw.take(bytes);
+    }
+
+    fn malformed(&mut self) {
+        self.broken(Cause::Malformed);
+    }
+}
+
+impl Report {
+    /// Returns the place of a key that does not occur in nearly every event.
+    fn other_child(&mut self, parent: Node, key: &[u8]) -> Node {
+        let node = match parent {
+            Node::Root if self.document.is_usage => usage_member(key, self.events),
+            Node::Root if self.document.has_generation && key == b"parameters" => Node::Around,
+            _ => parent.child(key, self.events),
+        };
+        self.marked(node)
+    }
+
+    /// Begins a report of usage, if the member is one.
+    fn marked(&mut self, node: Node) -> Node {
+        if node.is_marked() {
+            self.open = Tally::default();
+            let is_cumulative = self.events && matches!(node, Node::Cumulative);
+            self.document.repeats |= is_cumulative;
+            self.document.is_of_result |= is_cumulative;
+        }
+        node
+    }
+
+    /// Records the value at a pointer of a policy.
+    fn find(&mut self, pointer: u16, value: Option<Value>) {
+        if let Some(search) = &mut self.search {
+            search.find(pointer, value);
+        }
+    }
+
+    fn stored_mut(&mut self) -> Option<&mut StoredAnswer> {
+        self.search.as_mut()?.stored_mut()
+    }
+
+    /// Records that the call failed.
+    fn fail(&mut self) {
+        self.ended_in_error = true;
+        self.document.failed = true;
+    }
+
+    /// Records the type of the document.
+    fn kind(&mut self, kind: &[u8]) {
+        // Most events are of these types, so nothing else is compared.
+        if kind.ends_with(b"delta") {
+            self.document.mute |= self.events && kind.ends_with(b"audio.delta");
+            return;
+        }
+        if matches!(kind, b"error" | b"response.failed") {
+            self.ended_in_error = true;
+        }
+        self.document.is_usage |= names::is_named_usage(kind);
+        self.document.mute |= kind == b"error";
+        self.document.repeats |= repeats(kind, self.events);
+    }
+}
+
+/// Returns the place of a member of a document that contains only usage, according to its type or the name of
+/// its event.
+fn usage_member(key: &[u8], events: bool) -> Node {
+    match names::field(key, true) {
+        Some(field) => Node::Found(field),
+        None if matches!(key, b"data" | b"payload" | b"value") => Node::Counts,
+        None => Node::Root.child(key, events),
+    }
+}
+
+static REPEATS: &[Repeat] = all!(Repeat, repeats, Repeat { begins: "", ends: &[], is_event: false });
+
+/// Returns whether documents of this type repeat what other documents in their stream delivered.
+fn repeats(kind: &[u8], events: bool) -> bool {
+    REPEATS.iter().any(|repeat| {
+        (events || !repeat.is_event)
+            && kind.starts_with(repeat.begins.as_bytes())
+            && repeat.ends.iter().any(|end| kind.ends_with(end.as_bytes()))
+    })
+}

@@ -1,0 +1,121 @@
+//! Collects counts outside of reports of usage: in unlisted places, of several results or calls, and those
+//! that a report does not include.
+
+use super::{Covers, Report, Source};
+use crate::json::Reader;
+use crate::response::calls::AgentCalls;
+use crate::response::place::Node;
+use crate::response::quoted::QuotedText;
+use crate::response::results::Results;
+use crate::response::tally::{Field, Tally, count};
+
+/// Counts outside of reports.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Unusual {
+    /// Counts in unlisted places of the open document, and those in lists.
+    pub(super) named: Tally,
+    pub(super) listed: Tally,
+    /// The counts of one sampling or tool in addition to the report, and whether the report includes them.
+    pub(super) beside: Tally,
+    pub(super) is_reported: bool,
+    /// The sum of these counts in the open document, and in the last document that had any.
+    pub(super) open_extra: Tally,
+    pub(super) extra: Tally,
+    /// The results of a stream with several results.
+    pub(super) results: Results,
+    pub(super) calls: AgentCalls,
+    pub(super) quoted: QuotedText,
+    /// A count with its name and its value in separate members.
+    pub(super) pair: (Option<Field>, Option<u64>),
+}
+
+impl Report {
+    /// Ends a message of an agent.
+    pub(super) fn end_message(&mut self) {
+        let Some(unusual) = &mut self.unusual else { return };
+        let tells_output = unusual.calls.end_message();
+        self.document.tells_output |= tells_output;
+        self.document.reports |= tells_output;
+    }
+
+    /// Ends a document that reports a call of its own.
+    pub(super) fn end_call(&mut self, is_partial: bool) {
+        if let Some((_, tally)) = self.reported.take_if(|_| self.document.reports) {
+            self.unusual().calls.end_call(tally.usage(), is_partial);
+        }
+    }
+
+    pub(super) fn unusual(&mut self) -> &mut Unusual {
+        self.unusual.get_or_insert_default()
+    }
+
+    /// Adds usage that the report does not include.
+    pub(super) fn take_beside(&mut self) {
+        let unusual = self.unusual();
+        let beside = std::mem::take(&mut unusual.beside);
+        if std::mem::take(&mut unusual.is_reported) {
+            return;
+        }
+        unusual.open_extra.add(&beside);
+        if !unusual.open_extra.is_zero() {
+            unusual.extra = unusual.open_extra;
+        }
+    }
+
+    pub(super) fn take_pair(&mut self, node: Node) {
+        let Some(unusual) = &mut self.unusual else { return };
+        if let (Some(field), Some(value)) = std::mem::take(&mut unusual.pair) {
+            match node {
+                Node::Metrics => unusual.named.set(field, value),
+                Node::ListedCounts => {
+                    let mut one = Tally::default();
+                    one.set(field, value);
+                    unusual.listed.add(&one);
+                }
+                _ => self.open.set(field, value),
+            }
+        }
+    }
+
+    /// Ends the open document, which had counts in unusual places.
+    #[cold]
+    pub(super) fn take_unusual(&mut self) {
+        let Some(unusual) = &mut self.unusual else { return };
+        unusual.open_extra = Tally::default();
+        unusual.calls.end_document();
+        let (mut all, mut named) = (std::mem::take(&mut unusual.listed), std::mem::take(&mut unusual.named));
+        all.add_parts();
+        named.add_members();
+        all.merge(&named);
+        if let Some(index) = self.document.index.filter(|_| self.document.is_of_result && !all.is_empty()) {
+            unusual.results.note(index.into(), all.usage());
+        }
+        self.take(Source::Named, &all, Covers::Several);
+    }
+
+    /// Parses a count of tokens, which may be a string.
+    pub(super) fn count_at(&mut self, node: Node, token: Option<&[u8]>) {
+        let value = token.and_then(|token| count(token.trim_ascii()));
+        match (node, value) {
+            (Node::Count(field), Some(value)) => self.open.set(field, value),
+            (Node::Own(field), Some(value)) => self.own.set(field, value),
+            (Node::Tokens, Some(value)) => self.open.set(Field::Total, value),
+            (Node::Count(_) | Node::Own(_), None) => self.misplaced(node),
+            (Node::FoundInList(field), Some(value)) => {
+                let mut one = Tally::default();
+                one.set(field, value);
+                self.unusual().listed.add(&one);
+            }
+            (Node::Found(field) | Node::MetadataCount(field), Some(value)) => {
+                self.unusual().named.set(field, value);
+            }
+            (Node::Iteration(field) | Node::ToolCount(field), Some(value)) => {
+                self.unusual().beside.set(field, value);
+            }
+            (Node::PairValue | Node::CountValue | Node::CacheCount, Some(value)) => {
+                self.unusual().pair.1 = Some(value);
+            }
+            _ => {}
+        }
+    }
+}
