@@ -103,16 +103,27 @@ impl<P: JsonPlace> Scanner<P> {
     /// Reads the next bytes.
     pub(crate) fn feed(&mut self, mut bytes: &[u8], to: &mut impl Reader<Place = P>) {
         while !bytes.is_empty() {
-            let before = bytes;
-            let measured = self.is_measured();
-            let passing = matches!(self.state, ScanState::String(Use::Nothing | Use::Word));
             bytes = match self.state {
                 ScanState::Value => self.value(bytes, to),
                 ScanState::Key => self.members(bytes, to),
                 ScanState::Colon => self.colon(bytes, to),
                 ScanState::Comma => self.comma(bytes, to),
-                ScanState::String(purpose) => self.string(bytes, purpose, to),
-                ScanState::Skip => self.skip(bytes, to),
+                ScanState::String(purpose @ (Use::Key | Use::Text)) => self.string(bytes, purpose, to),
+                ScanState::String(purpose @ (Use::Nothing | Use::Word)) => {
+                    let rest = self.string(bytes, purpose, to);
+                    self.pass(bytes, rest.len(), to);
+                    rest
+                }
+                ScanState::String(Use::Skip) => {
+                    let rest = self.string(bytes, Use::Skip, to);
+                    self.measure(bytes, rest.len(), to);
+                    rest
+                }
+                ScanState::Skip => {
+                    let rest = self.skip(bytes, to);
+                    self.measure(bytes, rest.len(), to);
+                    rest
+                }
                 ScanState::Count => self.count(bytes, to),
                 ScanState::Scalar => self.scalar(bytes, to),
                 ScanState::Document => self.document(bytes, to),
@@ -122,18 +133,7 @@ impl<P: JsonPlace> Scanner<P> {
                     &[]
                 }
             };
-            if measured {
-                self.measure(before, bytes.len(), to);
-            } else if passing {
-                self.pass(before, bytes.len(), to);
-            }
         }
-    }
-
-    /// Returns whether the length of the skipped container matters.
-    fn is_measured(&self) -> bool {
-        matches!(self.state, ScanState::Skip | ScanState::String(Use::Skip))
-            && matches!(self.place.wants(), Wants::TextOrLength | Wants::Strings)
     }
 
     /// Reports a piece of a skipped string: `bytes` without the last `left` bytes and without a closing
@@ -146,8 +146,12 @@ impl<P: JsonPlace> Scanner<P> {
         self.passed = self.passed.saturating_add(piece.len());
     }
 
-    /// Counts the characters in `bytes` without the last `left` bytes and without the end of the container.
+    /// Counts the characters in `bytes` without the last `left` bytes and without the end of the container, if
+    /// the length of the skipped container matters.
     fn measure(&self, bytes: &[u8], left: usize, to: &mut impl Reader<Place = P>) {
+        if !matches!(self.place.wants(), Wants::TextOrLength | Wants::Strings) {
+            return;
+        }
         let end = usize::from(self.skipped == 0).saturating_add(left);
         let passed = bytes.get(..bytes.len().saturating_sub(end)).unwrap_or_default();
         to.characters(self.place, characters(passed));
@@ -224,7 +228,7 @@ impl<P: JsonPlace> Scanner<P> {
             b']' if self.here.array => self.end_container(true, to),
             b'}' | b']' | b',' | b':' => self.broken(to),
             b'#' | b'\'' | b'/' => self.broken(to),
-            _ if matches!(wants, Wants::Scalar | Wants::ScalarOrObject | Wants::Anything | Wants::Count) => {
+            _ if wants.has_scalars() => {
                 if self.depth > 0
                     && let Some((scalar, rest)) = short_scalar(bytes)
                 {
@@ -346,11 +350,11 @@ impl<P: JsonPlace> Scanner<P> {
         self.after_value();
     }
 
-    /// Skips members and reads short strings, as long as they are complete and have no escape sequences.
+    /// Skips members and reads short values, as long as they are complete and have no escape sequences.
     fn members<'a>(&mut self, mut bytes: &'a [u8], to: &mut impl Reader<Place = P>) -> &'a [u8] {
         while let Some((key, value)) = plain_key(bytes) {
             let place = to.child(self.here.place, key);
-            match value_end(place, value, to).or_else(|| short_value(place, value, to)) {
+            match plain_value(place, value, to) {
                 Some([b',', rest @ ..]) => bytes = rest,
                 Some(rest) => {
                     self.state = ScanState::Comma;
@@ -502,45 +506,43 @@ fn plain_key(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     }
 }
 
-/// Reads a short requested string if it is complete. Returns the remaining bytes.
-fn short_value<'a, P: JsonPlace>(
+/// Reads or skips a value that is complete, not a container, and short if it is requested. Returns the
+/// remaining bytes.
+#[inline]
+fn plain_value<'a, P: JsonPlace>(
     place: P,
     bytes: &'a [u8],
     to: &mut impl Reader<Place = P>,
 ) -> Option<&'a [u8]> {
-    let [b'"', string @ ..] = bytes else { return None };
-    let (text, rest) = string.split_at_checked(short_string(string)?)?;
-    match place.wants() {
-        Wants::Text | Wants::TextOrLength | Wants::Anything | Wants::Count => {
-            to.open_text(place);
-            to.text(place, text);
-            to.close_text(place);
-        }
-        Wants::Strings => to.text(place, text),
-        Wants::Scalar | Wants::ScalarOrObject => to.word(place, Some(text)),
-        Wants::Object | Wants::Nothing => {}
-    }
-    rest.get(1..)
-}
-
-/// Returns the bytes after a skipped value if the value is complete and not a container.
-fn value_end<'a, P: JsonPlace>(
-    place: P,
-    bytes: &'a [u8],
-    to: &mut impl Reader<Place = P>,
-) -> Option<&'a [u8]> {
-    if place.wants() != Wants::Nothing {
-        return None;
-    }
+    let wants = place.wants();
     match bytes {
-        [b'"', string @ ..] => {
+        [b'"', string @ ..] if wants == Wants::Nothing => {
             let end = closing_quote(string)?;
             if end > LABEL {
                 to.passed(place, 0, string.get(..end)?);
             }
             string.get(end.checked_add(1)?..)
         }
+        [b'"', string @ ..] => {
+            let (text, rest) = string.split_at_checked(short_string(string)?)?;
+            match wants {
+                Wants::Text | Wants::TextOrLength | Wants::Anything | Wants::Count => {
+                    to.open_text(place);
+                    to.text(place, text);
+                    to.close_text(place);
+                }
+                Wants::Strings => to.text(place, text),
+                Wants::Scalar | Wants::ScalarOrObject => to.word(place, Some(text)),
+                Wants::Object | Wants::Nothing => {}
+            }
+            rest.get(1..)
+        }
         [first, ..] if !first.is_ascii_alphanumeric() && *first != b'-' => None,
+        _ if wants.has_scalars() => {
+            let (scalar, rest) = short_scalar(bytes)?;
+            to.scalar(place, Some(scalar));
+            Some(rest)
+        }
         _ => bytes.get(find::<Structure>(bytes)?..),
     }
 }

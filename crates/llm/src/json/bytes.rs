@@ -1,6 +1,6 @@
 //! The inner loops: they find the ends of values and count characters.
 
-use super::lanes::{BLOCK, Block, Sum, Weight};
+use super::lanes::{BLOCK, Block, Quotes, Sum, Weight, find_within};
 use super::script;
 use memchr::memchr;
 
@@ -37,21 +37,8 @@ pub(super) fn closing_quote(bytes: &[u8]) -> Option<usize> {
 /// Returns the position of the closing quote if the string is shorter than 32 bytes and has no escape
 /// sequences. Nearly all strings are of this kind.
 pub(super) fn short_string(bytes: &[u8]) -> Option<usize> {
-    const ONES: u64 = 0x0101_0101_0101_0101;
-    const HIGHS: u64 = 0x8080_8080_8080_8080;
-    let zeros = |word: u64| word.wrapping_sub(ONES) & !word & HIGHS;
-    for (index, word) in bytes.as_chunks::<8>().0.iter().take(4).enumerate() {
-        let word = u64::from_le_bytes(*word);
-        let quotes = zeros(word ^ (ONES * b'"' as u64));
-        let escapes = zeros(word ^ (ONES * b'\\' as u64));
-        // Only the lowest mark is reliable. Higher marks may be false positives.
-        if quotes | escapes != 0 {
-            let is_quote = quotes.trailing_zeros() < escapes.trailing_zeros();
-            let at = (quotes.trailing_zeros() >> 3) as usize;
-            return is_quote.then(|| index.saturating_mul(8).saturating_add(at));
-        }
-    }
-    None
+    let at = find_within::<Quotes>(bytes, 2).ok()?;
+    (bytes.get(at) == Some(&b'"')).then_some(at)
 }
 
 /// Returns the weight ([`script`]) of UTF-8 text. The weights of all chunks add up to the weight of the text,
@@ -113,6 +100,22 @@ mod tests {
             }
             assert_eq!(closing_quote(padding.as_bytes()), None);
             assert_eq!(closing_quote(format!("{padding}\\\"").as_bytes()), None);
+        }
+    }
+
+    #[test]
+    fn a_string_of_less_than_32_bytes_is_short_wherever_the_bytes_end() {
+        for length in 0..40 {
+            let text = "x".repeat(length);
+            for after in 0..40 {
+                let rest = ",".repeat(after);
+                assert_eq!(
+                    short_string(format!("{text}\"{rest}").as_bytes()),
+                    (length < 32).then_some(length)
+                );
+                assert_eq!(short_string(format!("{text}\\\"{rest}").as_bytes()), None);
+            }
+            assert_eq!(short_string(text.as_bytes()), None);
         }
     }
 

@@ -207,21 +207,48 @@ impl Stop for Nesting {
     }
 }
 
+/// The bytes that end a piece of a string: a quote or a backslash.
+pub(super) struct Quotes;
+
+impl Stop for Quotes {
+    #[inline(always)]
+    fn is(byte: u8) -> bool {
+        matches!(byte, b'"' | b'\\')
+    }
+
+    #[inline(always)]
+    fn are(lane: u8x16) -> u8x16 {
+        lane.simd_eq(u8x16::splat(b'"')) | lane.simd_eq(u8x16::splat(b'\\'))
+    }
+}
+
+/// Returns the position of the first byte that `S` stops at, if it is in the first `lanes` lanes of 16 bytes.
+/// Otherwise, returns how many bytes were examined.
+#[inline(always)]
+pub(super) fn find_within<S: Stop>(bytes: &[u8], lanes: usize) -> Result<usize, usize> {
+    let (all, rest) = bytes.as_chunks::<16>();
+    for (index, lane) in all.iter().take(lanes).enumerate() {
+        let hits = S::are(u8x16::new(*lane)).to_bitmask();
+        if hits != 0 {
+            return Ok(index.saturating_mul(16).saturating_add(hits.trailing_zeros() as usize));
+        }
+    }
+    if all.len() >= lanes {
+        return Err(lanes.saturating_mul(16));
+    }
+    match rest.iter().position(|byte| S::is(*byte)) {
+        Some(at) => Ok(all.len().saturating_mul(16).saturating_add(at)),
+        None => Err(bytes.len()),
+    }
+}
+
 /// Returns the position of the first byte that `S` stops at.
 #[inline]
 pub(super) fn find<S: Stop>(bytes: &[u8]) -> Option<usize> {
     if bytes.first().is_some_and(|byte| S::is(*byte)) {
         return Some(0);
     }
-    let (lanes, rest) = bytes.as_chunks::<16>();
-    for (index, lane) in lanes.iter().enumerate() {
-        let hits = S::are(u8x16::new(*lane)).to_bitmask();
-        if hits != 0 {
-            return Some(index.saturating_mul(16).saturating_add(hits.trailing_zeros() as usize));
-        }
-    }
-    let at = rest.iter().position(|byte| S::is(*byte))?;
-    Some(lanes.len().saturating_mul(16).saturating_add(at))
+    find_within::<S>(bytes, usize::MAX).ok()
 }
 
 #[cfg(test)]
@@ -233,11 +260,13 @@ mod tests {
         for byte in 0..=255u8 {
             assert_eq!(Structure::is(byte), b",:\"#&'/{}[]".contains(&byte), "{byte}");
             assert_eq!(Nesting::is(byte), b"\"#&'/{}[]".contains(&byte), "{byte}");
+            assert_eq!(Quotes::is(byte), b"\"\\".contains(&byte), "{byte}");
             for at in 0..BLOCK {
                 let mut bytes = [b'.'; BLOCK];
                 bytes[at] = byte;
                 assert_eq!(find::<Structure>(&bytes), Structure::is(byte).then_some(at));
                 assert_eq!(find::<Nesting>(&bytes), Nesting::is(byte).then_some(at));
+                assert_eq!(find::<Quotes>(&bytes), Quotes::is(byte).then_some(at));
                 let block = Block::new(&bytes);
                 assert_eq!(block.equal(byte) >> at & 1, 1);
                 assert!(block.any(byte, b'x') && block.any(b'x', byte));

@@ -41,6 +41,13 @@ pub(crate) enum Wants {
     Count,
 }
 
+impl Wants {
+    /// Returns whether the reader requests a number or literal at this place.
+    pub(super) fn has_scalars(self) -> bool {
+        matches!(self, Wants::Scalar | Wants::ScalarOrObject | Wants::Anything | Wants::Count)
+    }
+}
+
 /// The longest string, in bytes, that can be an id or another label. Longer ones may be text.
 pub(crate) const LABEL: usize = 256;
 

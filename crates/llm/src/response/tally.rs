@@ -65,6 +65,9 @@ pub(super) struct Tally {
 /// The largest integer on which all JSON readers agree.
 const MAX_COUNT: u64 = 1 << 53;
 
+/// Numbers with at most this many digits are smaller than [`MAX_COUNT`].
+const SHORT_COUNT: usize = 15;
+
 impl Tally {
     /// Records a count. A later value replaces an earlier one, except that counts of several parts add up. A
     /// zero never replaces another value.
@@ -320,6 +323,10 @@ fn bit(field: Field) -> u32 {
 
 /// Parses a JSON number that counts tokens: an integer from 0 to 2^53, in any notation.
 pub fn count(token: &[u8]) -> Option<u64> {
+    // Nearly all counts are of this kind.
+    if let Some(count) = short_count(token) {
+        return Some(count);
+    }
     let (mantissa, exponent) = match token.iter().position(|b| matches!(b, b'e' | b'E')) {
         Some(at) => (token.get(..at)?, exponent(token.get(at.checked_add(1)?..)?)?),
         None => (token, 0),
@@ -351,6 +358,18 @@ pub fn count(token: &[u8]) -> Option<u64> {
     Some(value)
 }
 
+/// Parses a short number that has only digits.
+fn short_count(token: &[u8]) -> Option<u64> {
+    if token.is_empty() || token.len() > SHORT_COUNT {
+        return None;
+    }
+    let append = |value: u64, digit: &u8| {
+        let digit = digit.checked_sub(b'0').filter(|digit| *digit <= 9)?;
+        Some(value.wrapping_mul(10).wrapping_add(u64::from(digit)))
+    };
+    token.iter().try_fold(0, append)
+}
+
 fn exponent(token: &[u8]) -> Option<i32> {
     let (sign, digits) = match token {
         [b'-', digits @ ..] => (-1, digits),
@@ -375,6 +394,9 @@ mod tests {
         let table: &[(&str, Option<u64>)] = &[
             ("0", Some(0)),
             ("19", Some(19)),
+            ("007", Some(7)),
+            ("999999999999999", Some(999_999_999_999_999)),
+            ("19x", None),
             ("19.0", Some(19)),
             ("1.9e1", Some(19)),
             ("190e-1", Some(19)),

@@ -108,11 +108,12 @@ impl Reader for Report {
             self.end_call(self.document.is_partial);
         }
         self.document.failed |= std::mem::take(&mut self.error_event);
-        let document = std::mem::take(&mut self.document);
-        self.ended_in_error |= document.is_only_error();
-        self.delivered = self.delivered.saturating_add(document.delivered());
-        self.repeated = self.repeated.max(document.repeated());
-        if document.tells_output {
+        self.ended_in_error |= self.document.is_only_error();
+        self.delivered = self.delivered.saturating_add(self.document.delivered());
+        self.repeated = self.repeated.max(self.document.repeated());
+        let tells_output = self.document.tells_output;
+        self.document = Document::default();
+        if tells_output {
             self.covered = self.delivered();
         }
     }
