@@ -88,6 +88,9 @@ fn words(first: u8) -> &'static [(&'static [u8], u16)] {
 /// Returns what a key counts. If `named` is set, its object is known to count tokens, so the key need not
 /// mention them.
 pub(super) fn field(key: &[u8], named: bool) -> Option<Field> {
+    if !named && !may_mention_tokens(key) {
+        return None;
+    }
     let meaning = match meaning(key)? {
         // `context_length` is a maximum.
         length if length & LENGTH != 0 && (length & WEAK != 0 || length & (INPUT | OUTPUT) == 0) => None,
@@ -121,12 +124,18 @@ pub(super) fn field(key: &[u8], named: bool) -> Option<Field> {
 
 /// Returns whether an object with this name counts tokens: `usage`, `token_usage`, `tokens`.
 pub(super) fn is_usage(key: &[u8]) -> bool {
-    let mut normal = Normal::of(key);
-    let rest = normal.text().strip_prefix(b"token");
-    let is_about_tokens = |rest: &[u8]| {
-        matches!(rest, b"s" | b"count" | b"counts" | b"metadata" | b"info" | b"stats" | b"statistics")
-    };
-    is_named_usage(key) || rest.is_some_and(is_about_tokens)
+    is_named_usage(key) || may_mention_tokens(key) && is_about_tokens(Normal::of(key).text())
+}
+
+fn is_about_tokens(key: &[u8]) -> bool {
+    let rest = key.strip_prefix(b"token").unwrap_or_default();
+    matches!(rest, b"s" | b"count" | b"counts" | b"metadata" | b"info" | b"stats" | b"statistics")
+}
+
+/// Returns `false` if a key has neither a word for tokens nor `length`. Nearly all keys are of this kind, and
+/// this is cheaper than to look for their words.
+fn may_mention_tokens(key: &[u8]) -> bool {
+    key.iter().any(|byte| matches!(byte, b'k' | b'K' | b'g' | b'G'))
 }
 
 /// Returns whether this is a name for usage that is never a name for text: `usage`, `usageMetadata`.
