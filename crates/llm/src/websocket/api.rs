@@ -3,7 +3,9 @@
 
 use crate::request::{Operation, Route};
 use crate::spelling::percent_decoded;
+use serde::Deserialize;
 use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use std::borrow::Cow;
 use std::fmt;
 
 /// An API over WebSockets.
@@ -82,7 +84,7 @@ impl SocketApi {
     pub fn client(self, text: &[u8], whole: bool) -> (ClientEvent, Option<String>) {
         let mut members = EventMembers::default();
         let read = members.read(text);
-        let model = members.model.take();
+        let model = members.model.take().map(Cow::into_owned);
         let known = read && whole && !members.ambiguous;
         let event = match (self, members.kind.as_deref()) {
             _ if !known => ClientEvent::Call,
@@ -122,7 +124,7 @@ impl SocketApi {
             let EventMembers { turn, complete, usage, .. } = members;
             return if turn || usage { ServerEvent::Turn { complete, usage } } else { ServerEvent::Other };
         }
-        let id = members.id.take();
+        let id = members.id.take().map(Cow::into_owned);
         match members.kind.as_deref() {
             Some("response.created") => ServerEvent::Begins { id },
             Some(
@@ -140,23 +142,27 @@ impl SocketApi {
     }
 }
 
-/// The relevant members of a message.
+/// The relevant members of a message. Strings without escape sequences are borrowed from it.
 #[derive(Debug, Default)]
-struct EventMembers {
+struct EventMembers<'t> {
     /// The number of members.
     count: usize,
-    kind: Option<String>,
+    kind: Option<Cow<'t, str>>,
     /// Whether two servers might read different messages.
     ambiguous: bool,
-    generate: Option<String>,
+    generate: Option<Cow<'t, str>>,
     /// The response's id.
-    id: Option<String>,
-    model: Option<String>,
+    id: Option<Cow<'t, str>>,
+    model: Option<Cow<'t, str>>,
     usage: bool,
     setup: bool,
     turn: bool,
     complete: bool,
 }
+
+/// The name of a member.
+#[derive(Deserialize)]
+struct MemberName<'t>(#[serde(borrow)] Cow<'t, str>);
 
 /// The object that is being read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -167,21 +173,16 @@ enum Scope {
     Content,
 }
 
-impl EventMembers {
+impl<'t> EventMembers<'t> {
     /// Reads a message. Returns `false` if it is not a complete JSON object. The members before the error are
     /// kept.
-    fn read(&mut self, text: &[u8]) -> bool {
+    fn read(&mut self, text: &'t [u8]) -> bool {
         let mut json = serde_json::Deserializer::from_slice(text);
         let read = EventObject { scope: Scope::Message, members: self }.deserialize(&mut json);
         read.is_ok_and(|object| object) && json.end().is_ok()
     }
 
-    fn member<'de, A: MapAccess<'de>>(
-        &mut self,
-        scope: Scope,
-        key: &str,
-        map: &mut A,
-    ) -> Result<(), A::Error> {
+    fn member<A: MapAccess<'t>>(&mut self, scope: Scope, key: &str, map: &mut A) -> Result<(), A::Error> {
         let inner = |scope| Some(scope);
         let nested = match (scope, key) {
             (Scope::Message, "response") => inner(Scope::Response),
@@ -233,12 +234,12 @@ impl EventMembers {
 }
 
 /// Reads an object. Skips any other value and returns `false`.
-struct EventObject<'m> {
+struct EventObject<'m, 't> {
     scope: Scope,
-    members: &'m mut EventMembers,
+    members: &'m mut EventMembers<'t>,
 }
 
-impl<'de> DeserializeSeed<'de> for EventObject<'_> {
+impl<'de> DeserializeSeed<'de> for EventObject<'_, 'de> {
     type Value = bool;
 
     fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> Result<bool, D::Error> {
@@ -246,7 +247,7 @@ impl<'de> DeserializeSeed<'de> for EventObject<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for EventObject<'_> {
+impl<'de> Visitor<'de> for EventObject<'_, 'de> {
     type Value = bool;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -254,7 +255,7 @@ impl<'de> Visitor<'de> for EventObject<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<bool, A::Error> {
-        while let Some(key) = map.next_key::<String>()? {
+        while let Some(MemberName(key)) = map.next_key()? {
             self.members.member(self.scope, &key, &mut map)?;
         }
         Ok(true)
@@ -290,11 +291,14 @@ impl<'de> Visitor<'de> for EventObject<'_> {
     }
 }
 
+/// The maximum length of an id, a model or a type in bytes.
+const MAX_TEXT: usize = 512;
+
 /// Reads a string or a boolean. Skips any other value.
 struct Text;
 
 impl<'de> DeserializeSeed<'de> for Text {
-    type Value = Option<String>;
+    type Value = Option<Cow<'de, str>>;
 
     fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
         deserializer.deserialize_any(self)
@@ -302,15 +306,18 @@ impl<'de> DeserializeSeed<'de> for Text {
 }
 
 impl<'de> Visitor<'de> for Text {
-    type Value = Option<String>;
+    type Value = Option<Cow<'de, str>>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("any value")
     }
 
+    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
+        Ok((text.len() <= MAX_TEXT).then_some(Cow::Borrowed(text)))
+    }
+
     fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
-        // No id, model or type is longer than this.
-        Ok((text.len() <= 512).then(|| text.to_owned()))
+        Ok((text.len() <= MAX_TEXT).then(|| Cow::Owned(text.to_owned())))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
@@ -324,7 +331,7 @@ impl<'de> Visitor<'de> for Text {
     }
 
     fn visit_bool<E>(self, truth: bool) -> Result<Self::Value, E> {
-        Ok(Some(truth.to_string()))
+        Ok(Some(Cow::Borrowed(if truth { "true" } else { "false" })))
     }
 
     fn visit_i64<E>(self, _: i64) -> Result<Self::Value, E> {

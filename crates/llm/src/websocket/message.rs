@@ -175,13 +175,13 @@ impl MessageReader {
             None if compressed => fits = self.inflate(bytes)?,
             None => fits = self.keep(bytes),
             Some(key) => {
-                let (mut piece, mut at) = ([0; PIECE], offset);
-                for chunk in bytes.chunks(PIECE) {
-                    let Some(piece) = piece.get_mut(..chunk.len()) else { continue };
-                    piece.copy_from_slice(chunk);
-                    mask(piece, key, at);
-                    at = at.saturating_add(chunk.len() as u64);
-                    fits &= if compressed { self.inflate(piece)? } else { self.keep(piece) };
+                let mut at = offset;
+                for piece in bytes.chunks(PIECE) {
+                    fits &= match compressed {
+                        true => self.inflate_masked(piece, key, at)?,
+                        false => self.keep_masked(piece, key, at),
+                    };
+                    at = at.saturating_add(piece.len() as u64);
                 }
             }
         }
@@ -227,6 +227,23 @@ impl MessageReader {
         inflater.feed(bytes, &mut |bytes| fits &= self.keep(bytes))?;
         self.inflater = Some(inflater);
         Ok(fits)
+    }
+
+    /// Decompresses a masked piece of at most [`PIECE`] bytes. `offset` is its position in the payload.
+    fn inflate_masked(&mut self, bytes: &[u8], key: [u8; 4], offset: u64) -> Result<bool, SocketError> {
+        let mut piece = [0; PIECE];
+        let Some(piece) = piece.get_mut(..bytes.len()) else { return Ok(false) };
+        piece.copy_from_slice(bytes);
+        mask(piece, key, offset);
+        self.inflate(piece)
+    }
+
+    /// Keeps a masked piece of a message. `offset` is its position in the payload.
+    fn keep_masked(&mut self, bytes: &[u8], key: [u8; 4], offset: u64) -> bool {
+        let begin = self.text.len();
+        let fits = self.keep(bytes);
+        mask(self.text.get_mut(begin..).unwrap_or_default(), key, offset);
+        fits
     }
 
     /// Keeps a piece of a message. Returns `false` if not all of it fits.
