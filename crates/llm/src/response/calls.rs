@@ -6,6 +6,9 @@ use super::results::{Results, ResultsSoFar};
 use super::tally::Tally;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
+/// The type of a chunk of a message in LangChain. The usage of all chunks adds up.
+pub(super) const MESSAGE_CHUNK: &[u8] = b"AIMessageChunk";
+
 /// The calls of a response.
 #[derive(Clone, Debug, Default)]
 pub(super) struct AgentCalls {
@@ -22,6 +25,7 @@ pub(super) struct AgentCalls {
 struct OpenMessage {
     id: Option<u64>,
     is_of_user: bool,
+    is_chunk: bool,
     tally: Tally,
 }
 
@@ -33,9 +37,10 @@ impl AgentCalls {
         self.message.id = Some(hasher.finish());
     }
 
-    /// Sets the author of the open message.
+    /// Sets the author or the type of the open message.
     pub(super) fn message_author(&mut self, author: &[u8]) {
         self.message.is_of_user |= matches!(author, b"human" | b"user");
+        self.message.is_chunk |= author == MESSAGE_CHUNK;
     }
 
     /// Records usage in the open message. A message may contain the same usage under several names.
@@ -46,11 +51,16 @@ impl AgentCalls {
     /// Ends the open message. Returns whether it reported output. A message that precedes the last one of the
     /// user belongs to an earlier response.
     pub(super) fn end_message(&mut self) -> bool {
-        let OpenMessage { id, is_of_user, tally } = std::mem::take(&mut self.message);
+        let OpenMessage { id, is_of_user, is_chunk, tally } = std::mem::take(&mut self.message);
         if is_of_user {
             self.known.return_to(self.before);
         } else if !tally.is_zero() {
-            self.known.note(id.unwrap_or(self.unnamed), tally.usage());
+            let (name, usage) = (id.unwrap_or(self.unnamed), tally.usage());
+            if is_chunk {
+                self.known.add(name, usage)
+            } else {
+                self.known.note(name, usage)
+            }
             self.unnamed = self.unnamed.saturating_add(u64::from(id.is_none()));
         }
         tally.tells_output()

@@ -30,7 +30,7 @@ const LENGTH: u16 = 1 << 14;
 /// Returns the known words that begin with this letter. Longer words come before their prefixes.
 fn words(first: u8) -> &'static [(&'static [u8], u16)] {
     match first {
-        b'a' => &[(b"audio", KIND), (b"answer", OUTPUT | WEAK)],
+        b'a' => &[(b"audio", KIND), (b"answer", OUTPUT | WEAK), (b"ai", 0)],
         b'c' => &[
             (b"completions", OUTPUT),
             (b"completion", OUTPUT),
@@ -48,7 +48,7 @@ fn words(first: u8) -> &'static [(&'static [u8], u16)] {
             (b"context", INPUT | WEAK),
         ],
         b'f' => &[(b"files", KIND), (b"file", KIND)],
-        b'g' => &[(b"generated", OUTPUT), (b"generations", OUTPUT), (b"generation", OUTPUT)],
+        b'g' => &[(b"generated", OUTPUT), (b"generations", OUTPUT), (b"generation", OUTPUT), (b"gen", 0)],
         b'h' => &[(b"hit", READ)],
         b'd' => &[(b"documents", KIND), (b"document", KIND)],
         b'i' => &[(b"images", KIND), (b"image", KIND), (b"inputs", INPUT), (b"input", INPUT), (b"in", INPUT)],
@@ -266,6 +266,9 @@ mod tests {
             ("image_tokens", None),
             ("tokens_sent", Some(Field::FreshInput)),
             ("response_tok", Some(Field::Output)),
+            ("gen_ai.usage.input_tokens", Some(Field::FreshInput)),
+            ("gen_ai.usage.completion_tokens", Some(Field::Output)),
+            ("llm.token_count.prompt", Some(Field::Input)),
             ("total_input_tokens", Some(Field::FreshInput)),
             ("tokens_input", Some(Field::FreshInput)),
             ("nb_input_tokens", Some(Field::FreshInput)),

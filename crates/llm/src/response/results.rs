@@ -24,8 +24,17 @@ pub(super) struct ResultsSoFar {
 impl Results {
     /// Records the usage of one result so far. A zero never replaces another value.
     pub(super) fn note(&mut self, name: u64, usage: Usage) {
+        self.record(name, usage, latest);
+    }
+
+    /// Records further usage of one result.
+    pub(super) fn add(&mut self, name: u64, usage: Usage) {
+        self.record(name, usage, Usage::plus);
+    }
+
+    fn record(&mut self, name: u64, usage: Usage, join: impl Fn(Usage, Usage) -> Usage) {
         if let Some((_, known)) = self.named.iter_mut().find(|(known, _)| *known == name) {
-            *known = latest(usage, *known);
+            *known = join(usage, *known);
         } else if self.named.len() < MAX_NAMED {
             self.named.push((name, usage));
         } else {

@@ -227,6 +227,31 @@ fn many_messages_of_an_agent_add_up() {
 }
 
 #[test]
+fn the_chunks_of_a_message_add_up() {
+    let chunk = |id: &str, input: u64, output: u64| {
+        let usage = json!({"input_tokens": input, "output_tokens": output, "total_tokens": input + output});
+        json!({"type": "AIMessageChunk", "id": id, "content": "x", "usage_metadata": usage})
+    };
+    let sum = |events: &[Value]| {
+        let body: String = events.iter().map(|event| format!("event: data\ndata: {event}\n\n")).collect();
+        read(&body).usage.map(|usage| (usage.input, usage.output, usage.total))
+    };
+    let alone = [chunk("a", 10, 1), chunk("a", 0, 1), chunk("a", 0, 3)];
+    assert_eq!(sum(&alone), Some((10, 5, 15)));
+    let of_agents = [
+        json!([chunk("a", 10, 1), {"langgraph_step": 1}]),
+        json!([chunk("a", 0, 4), {"langgraph_step": 1}]),
+        json!([chunk("b", 20, 2), {"langgraph_step": 2}]),
+    ];
+    assert_eq!(sum(&of_agents), Some((30, 7, 37)));
+    // The whole message replaces its chunks.
+    let mut whole = chunk("b", 20, 2);
+    whole["type"] = "ai".into();
+    let then_whole = [&of_agents[..], &[json!({"agent": {"messages": [whole]}})]].concat();
+    assert_eq!(sum(&then_whole), Some((30, 7, 37)));
+}
+
+#[test]
 fn many_events_of_an_agent_add_up() {
     let event = |id: u64| {
         json!({"id": format!("e-{id}"), "author": "writer", "invocationId": "i",

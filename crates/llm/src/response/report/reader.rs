@@ -3,6 +3,7 @@
 use super::{Covers, Report, Source};
 use crate::json::{LABEL, Reader, characters};
 use crate::providers::{Repeat, all};
+use crate::response::calls::MESSAGE_CHUNK;
 use crate::response::cause::Cause;
 use crate::response::document::Document;
 use crate::response::names;
@@ -329,6 +330,11 @@ impl Report {
             self.ended_in_error = true;
         }
         self.document.is_usage |= names::is_named_usage(kind);
+        if kind == MESSAGE_CHUNK && self.has_list_events {
+            self.unusual().calls.message_author(kind);
+        } else if kind == MESSAGE_CHUNK {
+            self.document.is_call = true;
+        }
         self.document.mute |= kind == b"error";
         self.document.repeats |= repeats(kind, self.events);
     }
