@@ -6,9 +6,6 @@ use super::results::{Results, ResultsSoFar};
 use super::tally::Tally;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-/// The type of a chunk of a message in LangChain. The usage of all chunks adds up.
-pub(super) const MESSAGE_CHUNK: &[u8] = b"AIMessageChunk";
-
 /// The calls of a response.
 #[derive(Clone, Debug, Default)]
 pub(super) struct AgentCalls {
@@ -20,12 +17,17 @@ pub(super) struct AgentCalls {
     unnamed: u64,
 }
 
+/// Returns whether an event with this name contains whole messages, or messages so far, instead of chunks:
+/// `messages/partial`, `messages/complete`.
+pub(super) fn has_whole_messages(event: &[u8]) -> bool {
+    event.starts_with(b"messages/")
+}
+
 /// The open message.
 #[derive(Clone, Debug, Default)]
 struct OpenMessage {
     id: Option<u64>,
     is_of_user: bool,
-    is_chunk: bool,
     tally: Tally,
 }
 
@@ -37,10 +39,9 @@ impl AgentCalls {
         self.message.id = Some(hasher.finish());
     }
 
-    /// Sets the author or the type of the open message.
+    /// Sets the author of the open message.
     pub(super) fn message_author(&mut self, author: &[u8]) {
         self.message.is_of_user |= matches!(author, b"human" | b"user");
-        self.message.is_chunk |= author == MESSAGE_CHUNK;
     }
 
     /// Records usage in the open message. A message may contain the same usage under several names.
@@ -48,10 +49,10 @@ impl AgentCalls {
         self.message.tally.merge(usage);
     }
 
-    /// Ends the open message. Returns whether it reported output. A message that precedes the last one of the
-    /// user belongs to an earlier response.
-    pub(super) fn end_message(&mut self) -> bool {
-        let OpenMessage { id, is_of_user, is_chunk, tally } = std::mem::take(&mut self.message);
+    /// Ends the open message. If it is a chunk, its usage adds to that of earlier chunks. Returns whether it
+    /// reported output. A message that precedes the last one of the user belongs to an earlier response.
+    pub(super) fn end_message(&mut self, is_chunk: bool) -> bool {
+        let OpenMessage { id, is_of_user, tally } = std::mem::take(&mut self.message);
         if is_of_user {
             self.known.return_to(self.before);
         } else if !tally.is_zero() {

@@ -38,6 +38,8 @@ pub(super) struct Report {
     pub(super) error_event: bool,
     /// Whether the name of the next event means usage.
     pub(super) usage_event: bool,
+    /// Whether the messages in the open event are whole.
+    pub(super) has_whole_messages: bool,
     /// Whether the status means that nothing was generated.
     pub(super) failed: bool,
     pub(super) cause: Option<Cause>,

@@ -2,7 +2,7 @@
 //! Events may have any size, lines may end in CR, LF or CRLF, and the last line may have no end.
 
 use super::report::Report;
-use super::{Scanner, names};
+use super::{Scanner, calls, names};
 use crate::json::{LABEL, Reader};
 use memchr::memchr2;
 
@@ -176,6 +176,7 @@ impl EventStream {
         if blank && self.has_data {
             self.has_data = false;
             scanner.end(to);
+            to.has_whole_messages = false;
         }
         if self.state == LineState::InEvent {
             let name = self.name.get(..self.length).unwrap_or_default();
@@ -184,6 +185,7 @@ impl EventStream {
                 to.error_event = true;
             }
             to.usage_event = names::is_named_usage(name);
+            to.has_whole_messages = calls::has_whole_messages(name);
         }
         if self.state == LineState::Name
             && !matches!(self.name.get(..self.length), Some(b"" | b"data" | b"event" | b"id"))

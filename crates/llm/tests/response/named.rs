@@ -226,29 +226,52 @@ fn many_messages_of_an_agent_add_up() {
     assert_eq!(input_and_output(&json!({"messages": history})), Some((50, 25)));
 }
 
+fn sum_of_events(events: &[Value]) -> Option<(u64, u64, u64)> {
+    let body: String = events.iter().map(|event| format!("event: data\ndata: {event}\n\n")).collect();
+    read(&body).usage.map(|usage| (usage.input, usage.output, usage.total))
+}
+
+fn message_chunk(id: &str, input: u64, output: u64) -> Value {
+    let usage = json!({"input_tokens": input, "output_tokens": output, "total_tokens": input + output});
+    json!({"type": "AIMessageChunk", "id": id, "content": "x", "usage_metadata": usage})
+}
+
 #[test]
 fn the_chunks_of_a_message_add_up() {
-    let chunk = |id: &str, input: u64, output: u64| {
-        let usage = json!({"input_tokens": input, "output_tokens": output, "total_tokens": input + output});
-        json!({"type": "AIMessageChunk", "id": id, "content": "x", "usage_metadata": usage})
-    };
-    let sum = |events: &[Value]| {
-        let body: String = events.iter().map(|event| format!("event: data\ndata: {event}\n\n")).collect();
-        read(&body).usage.map(|usage| (usage.input, usage.output, usage.total))
-    };
+    let chunk = message_chunk;
     let alone = [chunk("a", 10, 1), chunk("a", 0, 1), chunk("a", 0, 3)];
-    assert_eq!(sum(&alone), Some((10, 5, 15)));
+    assert_eq!(sum_of_events(&alone), Some((10, 5, 15)));
     let of_agents = [
         json!([chunk("a", 10, 1), {"langgraph_step": 1}]),
         json!([chunk("a", 0, 4), {"langgraph_step": 1}]),
         json!([chunk("b", 20, 2), {"langgraph_step": 2}]),
     ];
-    assert_eq!(sum(&of_agents), Some((30, 7, 37)));
+    assert_eq!(sum_of_events(&of_agents), Some((30, 7, 37)));
     // The whole message replaces its chunks.
     let mut whole = chunk("b", 20, 2);
     whole["type"] = "ai".into();
     let then_whole = [&of_agents[..], &[json!({"agent": {"messages": [whole]}})]].concat();
-    assert_eq!(sum(&then_whole), Some((30, 7, 37)));
+    assert_eq!(sum_of_events(&then_whole), Some((30, 7, 37)));
+}
+
+#[test]
+fn a_whole_message_of_the_type_of_a_chunk_counts_once() {
+    let whole = message_chunk("a", 10, 5);
+    let state = json!({"messages": [whole]});
+    assert_eq!(sum_of_events(&[state.clone(), state.clone(), state]), Some((10, 5, 15)));
+    let partial = |output: u64| {
+        let messages = json!([message_chunk("a", 10, output)]);
+        format!("event: messages/partial\ndata: {messages}\n\n")
+    };
+    let usage = read(&[partial(1), partial(3), partial(5)].concat()).usage.unwrap();
+    assert_eq!((usage.input, usage.output), (10, 5));
+    let event = |name: &str, data: Value| json!({"event": name, "run_id": "r", "data": data});
+    let events = [
+        event("on_chat_model_stream", json!({"chunk": message_chunk("a", 10, 1)})),
+        event("on_chat_model_stream", json!({"chunk": message_chunk("a", 0, 4)})),
+        event("on_chat_model_end", json!({"output": whole})),
+    ];
+    assert_eq!(sum_of_events(&events), Some((10, 5, 15)));
 }
 
 #[test]

@@ -3,7 +3,6 @@
 use super::{Covers, Report, Source};
 use crate::json::{LABEL, Reader, characters};
 use crate::providers::{Repeat, all};
-use crate::response::calls::MESSAGE_CHUNK;
 use crate::response::cause::Cause;
 use crate::response::document::Document;
 use crate::response::names;
@@ -11,6 +10,10 @@ use crate::response::place::Node;
 use crate::response::stored::StoredAnswer;
 use crate::response::tally::{Field, Tally, count};
 use serde_json::Value;
+
+/// The type of a chunk of a message in LangChain. The usage of all chunks adds up. Messages that the state of an
+/// agent contains may have this type too, but they are whole.
+const MESSAGE_CHUNK: &[u8] = b"AIMessageChunk";
 
 impl Reader for Report {
     type Place = Node;
@@ -52,7 +55,7 @@ impl Reader for Report {
     fn close(&mut self, node: Node) {
         let (source, covers) = match node {
             Node::Root => return self.close_document(),
-            Node::AgentMessage | Node::Output => return self.end_message(),
+            Node::AgentMessage | Node::Output => return self.end_message(false),
             Node::MessageUsage => {
                 let mut usage = std::mem::take(&mut self.open);
                 usage.add_members();
@@ -101,11 +104,11 @@ impl Reader for Report {
         }
         if self.unusual.is_some() {
             if self.has_list_events {
-                self.end_message();
+                self.end_message(self.document.is_chunk && !self.has_whole_messages);
             }
             self.take_unusual();
         }
-        if self.document.is_call {
+        if self.document.is_call || self.document.is_chunk && !self.has_list_events {
             self.end_call(self.document.is_partial);
         }
         self.document.failed |= std::mem::take(&mut self.error_event);
@@ -330,11 +333,7 @@ impl Report {
             self.ended_in_error = true;
         }
         self.document.is_usage |= names::is_named_usage(kind);
-        if kind == MESSAGE_CHUNK && self.has_list_events {
-            self.unusual().calls.message_author(kind);
-        } else if kind == MESSAGE_CHUNK {
-            self.document.is_call = true;
-        }
+        self.document.is_chunk |= kind == MESSAGE_CHUNK;
         self.document.mute |= kind == b"error";
         self.document.repeats |= repeats(kind, self.events);
     }

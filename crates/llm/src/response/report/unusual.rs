@@ -30,10 +30,10 @@ pub(super) struct Unusual {
 }
 
 impl Report {
-    /// Ends a message of an agent.
-    pub(super) fn end_message(&mut self) {
+    /// Ends a message of an agent, or a chunk of one.
+    pub(super) fn end_message(&mut self, is_chunk: bool) {
         let Some(unusual) = &mut self.unusual else { return };
-        let tells_output = unusual.calls.end_message();
+        let tells_output = unusual.calls.end_message(is_chunk);
         self.document.tells_output |= tells_output;
         self.document.reports |= tells_output;
     }
