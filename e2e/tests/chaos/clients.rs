@@ -15,7 +15,7 @@ use std::time::Duration;
 pub const USAGE: [u64; 4] = [40, 50, 60, 70];
 /// How many requests of a user run at once.
 pub const CLIENTS: usize = 2;
-/// The time until a client whose request failed sends another.
+/// How long a client waits after a failed request.
 const PAUSE: Duration = Duration::from_millis(20);
 /// The answers of the provider.
 pub const KINDS: [&str; 4] = ["whole", "stream", "slow-whole", "slow-stream"];
@@ -36,7 +36,7 @@ pub enum Outcome {
     Told {
         is_admitted: bool,
     },
-    /// The response is incomplete, or there is none.
+    /// The response is incomplete or missing.
     Cut,
 }
 

@@ -55,7 +55,7 @@ enum Arrivals {
 /// The section's table of the wire.
 pub async fn table() -> String {
     let mut table = format!(
-        "Over the adapter's stream, as filters use it: {WORKERS} workers, one limit of {USERS} users. Each message carries the commit of an earlier exchange and the reserve of the next. The rates and CPU times are those of {AT_ONCE} exchanges of each worker at all times, whose next one begins when the reserve is answered. The callers, the adapter and the storage share the machine's cores, so the CPU times per pair are what matters: of the adapter, of all servers of the storage, and of the busiest of them. \"Per core\" is how many pairs per second the adapter makes with a whole core. Latencies are those at {} pairs per second. A commit is answered when it is durable.\n\n\
+        "The callers use the adapter's stream, as filters do, with {WORKERS} workers and one limit of {USERS} users. Each message carries the commit of an earlier exchange and the reserve of the next. For the rates and CPU times, each worker has {AT_ONCE} exchanges at all times, and starts the next one when a reserve is answered. The callers, the adapter and the storage share the machine's cores, so the CPU times per pair are what matters: those of the adapter, of all servers of the storage, and of the busiest server. \"Per core\" is the number of pairs that the adapter makes in a second of CPU time. Latencies were measured at {} pairs per second. A commit is answered when it is durable.\n\n\
         | storage | pairs/s | CPU of the adapter, us per pair | pairs/s per core | CPU of the storage, us per pair | of its busiest server | reserve p50 us | reserve p99 us | commit p50 us | commit p99 us |\n|---|---|---|---|---|---|---|---|---|---|\n",
         WORKERS * 1000 / PACE.as_millis() as u64
     );
@@ -127,7 +127,7 @@ struct Worker {
     requests: UnboundedSender<ReserveAndCommitRequest>,
     /// When each message was sent. The number of the first is 1.
     sent: Vec<Instant>,
-    /// The exchanges whose reserves are answered.
+    /// The exchanges that have an answered reserve, but no commit yet.
     ended: VecDeque<u64>,
     /// The number of reserves and commits without an answer.
     unanswered: usize,

@@ -3,8 +3,8 @@
 
 use super::Usage;
 
-/// The maximum number of results whose reports replace earlier ones. Few servers accept as many prompts at
-/// once.
+/// The number of results that are known by name. Reports of further results add up, even if they repeat each
+/// other. Few servers accept so many prompts in one request.
 const MAX_NAMED: usize = 64;
 
 #[derive(Clone, Debug, Default)]

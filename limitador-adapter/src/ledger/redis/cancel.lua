@@ -1,6 +1,7 @@
--- Takes back what an attempt to reserve in several shards has taken here, even if it has lapsed meanwhile. KEYS[5] is the reservation, followed by
--- buckets. ARGV[2] is its id, [3] the room for counters, and [4] the attempt. If the reservation is settled, or if a
--- later attempt has taken it over, nothing changes. Returns for each bucket the charged and the held amount.
+-- Takes back what an attempt to reserve in several shards has taken here, even if it has lapsed meanwhile.
+-- KEYS[5] is the reservation, followed by buckets. ARGV[2] is its id, [3] the room for counters, and [4] the
+-- attempt. If the reservation is settled, or if a later attempt has taken it over, nothing changes. Returns for
+-- each bucket the charged and the held amount.
 
 local reservation, id = KEYS[5], ARGV[2]
 set_room(ARGV[3])
@@ -10,7 +11,7 @@ if known and known ~= 'settled' and known.attempt == ARGV[4] then
   for _, advance in ipairs(known.advances) do
     local it = bucket(advance[4] or advance[1])
     refund(it, advance[3], advance[2])
-    -- A window that began with this charge, and has no other, has never begun.
+    -- If the window began with this charge and counts nothing else, it has never begun.
     if advance[6] and it.used == 0 and it.granted == 0 and not it.length then it.ends, it.changed = 0, true end
   end
   save()

@@ -509,7 +509,8 @@ local function report(told)
 end
 
 -- Returns the set that remembers the settled ids of a quarter of an hour whose hashes begin with the same four
--- digits, and the number of this id's hash in it. Redis stores a set of up to 512 numbers without any overhead for each.
+-- digits, and the number of this hash in it. Redis stores a set of up to 512 numbers without any overhead for
+-- each.
 local function settled_in(quarter, hash)
   return PREFIX .. 'd:' .. text(quarter) .. ':' .. string.sub(hash, 1, 4), text(tonumber(string.sub(hash, 5, 16), 16))
 end
