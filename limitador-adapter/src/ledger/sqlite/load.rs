@@ -80,11 +80,14 @@ fn archive(connection: &Connection) -> Result<EndedRecords, LoadError> {
         archive.brief.extend(pairs.iter().map(|[id, end]| (*id, *end)));
     }
     let lapsed = rows(connection, "SELECT id, generation, charged FROM lapsed", |row| {
+        let of = unsigned(row, 1)?;
+        if of.saturating_add(1) < generation {
+            return Ok(None);
+        }
         let charged = parsed("lapsed", text(row, 2)?)?;
-        Ok((unsigned(row, 0)?, Some(LapsedRecord { generation: unsigned(row, 1)?, charged })))
+        Ok(Some((unsigned(row, 0)?, Some(LapsedRecord { generation: of, charged }))))
     })?;
-    let is_known = |lapsed: &LapsedRecord| lapsed.generation.saturating_add(1) >= generation;
-    archive.lapsed.extend(lapsed.into_iter().filter(|(_, lapsed)| lapsed.as_ref().is_some_and(is_known)));
+    archive.lapsed.extend(lapsed.into_iter().flatten());
     Ok(archive)
 }
 
