@@ -253,7 +253,7 @@ impl<P: JsonPlace> Scanner<P> {
     ) -> &'a [u8] {
         let purpose = match wants {
             Wants::Text | Wants::TextOrLength | Wants::Anything | Wants::Count | Wants::Strings => Use::Text,
-            Wants::Scalar | Wants::ScalarOrObject => Use::Word,
+            Wants::Scalar | Wants::ScalarOrObject | Wants::ScalarOrArray => Use::Word,
             Wants::Object | Wants::Nothing => Use::Nothing,
         };
         if purpose == Use::Text {
@@ -288,14 +288,15 @@ impl<P: JsonPlace> Scanner<P> {
     }
 
     fn begin_container(&mut self, array: bool, wants: Wants, to: &mut impl Reader<Place = P>) {
-        if wants == Wants::Scalar || wants == Wants::ScalarOrObject && array {
-            to.misplaced(self.place);
-        }
         let matters = match wants {
             Wants::Object | Wants::Anything | Wants::Strings => true,
             Wants::ScalarOrObject => !array,
+            Wants::ScalarOrArray => array,
             Wants::Nothing | Wants::Text | Wants::TextOrLength | Wants::Scalar | Wants::Count => false,
         };
+        if !matters && matches!(wants, Wants::Scalar | Wants::ScalarOrObject | Wants::ScalarOrArray) {
+            to.misplaced(self.place);
+        }
         let place = self.place;
         match self.open.get_mut(self.depth) {
             Some(around) if matters => {
@@ -516,7 +517,7 @@ fn plain_value<'a, P: JsonPlace>(
 ) -> Option<&'a [u8]> {
     let wants = place.wants();
     match bytes {
-        [b'"', string @ ..] if wants == Wants::Nothing => {
+        [b'"', string @ ..] if matches!(wants, Wants::Nothing | Wants::Object) => {
             let end = closing_quote(string)?;
             if end > LABEL {
                 to.passed(place, 0, string.get(..end)?);
@@ -532,7 +533,9 @@ fn plain_value<'a, P: JsonPlace>(
                     to.close_text(place);
                 }
                 Wants::Strings => to.text(place, text),
-                Wants::Scalar | Wants::ScalarOrObject => to.word(place, Some(text)),
+                Wants::Scalar | Wants::ScalarOrObject | Wants::ScalarOrArray => {
+                    to.word(place, Some(text));
+                }
                 Wants::Object | Wants::Nothing => {}
             }
             rest.get(1..)

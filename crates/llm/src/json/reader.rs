@@ -35,6 +35,8 @@ pub(crate) enum Wants {
     Scalar,
     /// A number, word or literal, or the members of an object in its place.
     ScalarOrObject,
+    /// A number, word or literal, or the elements of an array in its place.
+    ScalarOrArray,
     /// A string, an object's members, a number or a literal.
     Anything,
     /// A string, a number or a literal. For a container, only the amount of its text.
@@ -44,7 +46,10 @@ pub(crate) enum Wants {
 impl Wants {
     /// Returns whether the reader requests a number or literal at this place.
     pub(super) fn has_scalars(self) -> bool {
-        matches!(self, Wants::Scalar | Wants::ScalarOrObject | Wants::Anything | Wants::Count)
+        matches!(
+            self,
+            Wants::Scalar | Wants::ScalarOrObject | Wants::ScalarOrArray | Wants::Anything | Wants::Count
+        )
     }
 }
 

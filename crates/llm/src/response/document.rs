@@ -28,6 +28,8 @@ pub(super) struct Document {
     pub(super) is_partial: bool,
     /// Whether it has the type of a chunk of a message.
     pub(super) is_chunk: bool,
+    /// Whether it is LangChain's serialisation of such a chunk, until the chunk ends.
+    pub(super) is_serialized_chunk: bool,
     pub(super) text: u64,
     /// The same text as `text` under other names, or other text in its place.
     pub(super) text_again: u64,

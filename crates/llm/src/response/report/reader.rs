@@ -11,7 +11,7 @@ use crate::response::stored::StoredAnswer;
 use crate::response::tally::{Field, Tally, count};
 use serde_json::Value;
 
-/// The type of a chunk of a message in LangChain. The usage of all chunks adds up. Messages that the state of an
+/// The type or class of a chunk of a message in LangChain. The usage of all chunks adds up. Messages that the state of an
 /// agent contains may have this type too, but they are whole.
 const MESSAGE_CHUNK: &[u8] = b"AIMessageChunk";
 
@@ -23,11 +23,11 @@ impl Reader for Report {
         if let Some(search) = &self.search {
             return search.child(parent, key);
         }
-        if self.has_list_events && parent == Node::Root {
-            let part = Node::AgentMessage.child(key, true);
-            if matches!(part, Node::MessageId | Node::MessageMetadata | Node::MessageUsage) {
-                return self.marked(part);
-            }
+        if self.has_list_events
+            && parent == Node::Root
+            && let Some(part) = message_member(key)
+        {
+            return self.marked(part);
         }
         match parent.everyday(key) {
             Some(node) => node,
@@ -55,7 +55,10 @@ impl Reader for Report {
     fn close(&mut self, node: Node) {
         let (source, covers) = match node {
             Node::Root => return self.close_document(),
-            Node::AgentMessage | Node::Output => return self.end_message(false),
+            Node::AgentMessage | Node::Output => {
+                let is_chunk = std::mem::take(&mut self.document.is_serialized_chunk);
+                return self.end_message(is_chunk && !self.has_whole_messages);
+            }
             Node::MessageUsage => {
                 let mut usage = std::mem::take(&mut self.open);
                 usage.add_members();
@@ -197,12 +200,13 @@ impl Reader for Report {
             }
             Node::Error => self.fail(),
             Node::CallMark => self.document.is_call = true,
-            Node::MessageId => {
+            Node::MessageId | Node::EventId => {
                 word.into_iter().for_each(|id| self.unusual().calls.message_id(id));
             }
             Node::MessageAuthor => {
                 self.unusual().calls.message_author(word.unwrap_or_default());
             }
+            Node::ClassName => self.document.is_serialized_chunk = word == Some(MESSAGE_CHUNK),
             Node::Type => self.kind(word.unwrap_or_default()),
             _ => {}
         }
@@ -336,6 +340,15 @@ impl Report {
         self.document.is_chunk |= kind == MESSAGE_CHUNK;
         self.document.mute |= kind == b"error";
         self.document.repeats |= repeats(kind, self.events);
+    }
+}
+
+/// Returns the place of a member of an event that is a message.
+fn message_member(key: &[u8]) -> Option<Node> {
+    match Node::AgentMessage.child(key, true) {
+        Node::MessageId => Some(Node::EventId),
+        part @ (Node::MessageMetadata | Node::MessageUsage) => Some(part),
+        _ => None,
     }
 }
 
