@@ -13,9 +13,11 @@ mod script;
 mod string;
 pub mod tree;
 
-pub(crate) use bytes::characters;
+pub(crate) use bytes::{characters, closing_quote as skipped_string};
 pub(crate) use count::Counted;
 pub(crate) use reader::{JsonPlace, LABEL, Reader, Wants};
+
+pub(crate) use string::counted_string;
 
 use bytes::{after_space, closing_quote, short_string};
 use count::Counter;
@@ -519,10 +521,12 @@ fn plain_value<'a, P: JsonPlace>(
     match bytes {
         [b'"', string @ ..] if matches!(wants, Wants::Nothing | Wants::Object) => {
             let end = closing_quote(string)?;
+            let (string, rest) = string.split_at_checked(end)?;
             if end > LABEL {
-                to.passed(place, 0, string.get(..end)?);
+                to.passed(place, 0, string);
             }
-            string.get(end.checked_add(1)?..)
+            to.skipped(string, true);
+            rest.get(1..)
         }
         [b'"', string @ ..] => {
             let (text, rest) = string.split_at_checked(short_string(string)?)?;
@@ -546,6 +550,10 @@ fn plain_value<'a, P: JsonPlace>(
             to.scalar(place, Some(scalar));
             Some(rest)
         }
-        _ => bytes.get(find::<Structure>(bytes)?..),
+        _ => {
+            let (value, rest) = bytes.split_at_checked(find::<Structure>(bytes)?)?;
+            to.skipped(value, false);
+            Some(rest)
+        }
     }
 }

@@ -97,6 +97,9 @@ pub(crate) trait Reader {
     /// Called with an undecoded piece of a skipped string and the number of bytes before it in the string.
     /// Complete strings of at most [`LABEL`] bytes may be omitted.
     fn passed(&mut self, _place: Self::Place, _before: usize, _piece: &[u8]) {}
+    /// Called with a complete value that was skipped, if it was short and its length was found at once: the content
+    /// of a string, or a number or literal.
+    fn skipped(&mut self, _value: &[u8], _is_string: bool) {}
     /// Called with bytes outside of all documents, or after invalid JSON in a document.
     fn unread(&mut self, _bytes: &[u8]) {}
     /// Called when the input is not valid JSON.

@@ -73,6 +73,30 @@ impl Document {
         self.reasoning.max(self.reasoning_content).max(self.reasoning_details)
     }
 
+    /// Returns whether the document has more effects than its text. An outcome only affects the document itself.
+    pub(super) fn has_effects(&self) -> bool {
+        self.reports
+            || self.tells_output
+            || self.is_usage
+            || self.is_call
+            || self.is_chunk
+            || self.is_serialized_chunk
+    }
+
+    /// Returns the document as it would be if all of its texts were empty.
+    pub(super) fn without_text(self) -> Self {
+        Self {
+            text: 0,
+            text_again: 0,
+            text_parts: 0,
+            notice: 0,
+            reasoning: 0,
+            reasoning_content: 0,
+            reasoning_details: 0,
+            ..self
+        }
+    }
+
     pub(super) fn delivered(&self) -> u64 {
         if self.repeats { 0 } else { self.characters() }
     }

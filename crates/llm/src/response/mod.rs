@@ -24,6 +24,7 @@ mod search;
 mod sse;
 mod stored;
 mod tally;
+mod template;
 
 pub(crate) use base64::Base64;
 pub use cause::Cause;
@@ -257,7 +258,7 @@ pub struct Meter {
 
 impl Meter {
     /// The size of a meter in bytes, including the data that it keeps but not its decoder.
-    pub const SIZE: usize = size_of::<Self>() + (10 << 10);
+    pub const SIZE: usize = size_of::<Self>() + (12 << 10);
 
     /// Creates a meter for the response with this head. The memory for its decoder is unlimited.
     pub fn new(head: &ResponseHead) -> Self {

@@ -484,6 +484,23 @@ impl Node {
         )
     }
 
+    /// Returns whether this is a count of tokens that a provider may send as a number or as text.
+    pub(super) fn is_count(self) -> bool {
+        matches!(
+            self,
+            Node::Count(_)
+                | Node::Own(_)
+                | Node::Found(_)
+                | Node::FoundInList(_)
+                | Node::Iteration(_)
+                | Node::ToolCount(_)
+                | Node::PairValue
+                | Node::CountValue
+                | Node::Tokens
+                | Node::CacheCount
+        )
+    }
+
     /// Returns the place of an array's element.
     pub(super) fn element(self) -> Node {
         match self {

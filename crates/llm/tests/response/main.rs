@@ -18,6 +18,8 @@ mod pointers;
 #[cfg(test)]
 mod providers;
 #[cfg(test)]
+mod repeated;
+#[cfg(test)]
 mod shapes;
 #[cfg(test)]
 mod splits;
