@@ -9,6 +9,7 @@ mod base64;
 mod body;
 mod calls;
 mod cause;
+mod data_stream;
 pub(crate) mod decode;
 mod document;
 mod envelopes;
@@ -112,8 +113,8 @@ pub struct ResponseHead {
     pub content_type: String,
     /// The value of `content-encoding`, unchanged.
     pub content_encoding: String,
-    /// Other headers, with names in lower case: those with usage (`x-amzn-bedrock-*-token-count`) and those
-    /// that a `cost` uses.
+    /// Other headers, with names in lower case: those with usage (`x-amzn-bedrock-*-token-count`), one that names a
+    /// format, and those that a `cost` uses.
     pub usage_headers: Vec<(String, String)>,
 }
 
@@ -138,6 +139,10 @@ impl ResponseHead {
             if *is_first || !usage_headers.is_empty() {
                 usage_headers.extend(header(name).map(|value| ((*name).to_owned(), value)));
             }
+        }
+        if content_type.starts_with("text/plain") {
+            let marker = header(data_stream::HEADER);
+            usage_headers.extend(marker.map(|value| (data_stream::HEADER.to_owned(), value)));
         }
         for name in further {
             usage_headers.extend(header(name).map(|value| (name.clone(), value)));

@@ -5,6 +5,8 @@ mod compressed;
 #[cfg(test)]
 mod corpus;
 #[cfg(test)]
+mod data_stream;
+#[cfg(test)]
 mod exclusion;
 #[cfg(test)]
 mod frames;
