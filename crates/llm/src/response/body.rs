@@ -43,7 +43,7 @@ enum Framing {
     Unknown,
     /// One document, several documents in a row, or an array of documents.
     Documents,
-    ServerSentEvents(EventStream),
+    ServerSentEvents(Box<EventStream>),
     Frames(Box<Frames>),
     Envelopes(Envelopes),
     DataStream(DataStream),
@@ -140,7 +140,7 @@ impl Body {
             // The first byte of a frame's length. It is zero for every frame below 16 MiB.
             (Some(0), _) | (_, Content::Frames) => Framing::Frames(Box::default()),
             (Some(b'd' | b'e' | b'i' | b'r' | b':'), _) | (_, Content::ServerSentEvents) => {
-                Framing::ServerSentEvents(EventStream::default())
+                Framing::ServerSentEvents(Box::default())
             }
             _ => Framing::Foreign,
         };

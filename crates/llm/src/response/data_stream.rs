@@ -12,11 +12,11 @@ pub(super) const HEADER: &str = "x-vercel-ai-data-stream";
 
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct DataStream {
-    state: LineState,
+    state: DataLine,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
-enum LineState {
+enum DataLine {
     /// At the beginning of a line.
     #[default]
     Begin,
@@ -32,31 +32,31 @@ impl DataStream {
         while let Some((first, rest)) = bytes.split_first() {
             bytes = match (self.state, first) {
                 (_, b'\n' | b'\r') => {
-                    self.state = LineState::Begin;
+                    self.state = DataLine::Begin;
                     scanner.end(to);
                     // A value that is no object is not a document of its own.
                     to.close_document();
                     rest
                 }
-                (LineState::Begin, code) => {
-                    self.state = LineState::Code(*code);
+                (DataLine::Begin, code) => {
+                    self.state = DataLine::Code(*code);
                     rest
                 }
-                (LineState::Code(code), b':') => {
-                    self.state = LineState::Value;
+                (DataLine::Code(code), b':') => {
+                    self.state = DataLine::Value;
                     scanner.expect(place(code));
                     rest
                 }
-                (LineState::Code(code), _) => {
-                    self.state = LineState::Stray;
+                (DataLine::Code(code), _) => {
+                    self.state = DataLine::Stray;
                     to.unread(&[code]);
                     bytes
                 }
-                (LineState::Value | LineState::Stray, _) => {
+                (DataLine::Value | DataLine::Stray, _) => {
                     let end = memchr2(b'\n', b'\r', bytes).unwrap_or(bytes.len());
                     let (piece, rest) = bytes.split_at(end);
                     match self.state {
-                        LineState::Stray => to.unread(piece),
+                        DataLine::Stray => to.unread(piece),
                         _ => scanner.feed(piece, to),
                     }
                     rest

@@ -228,3 +228,67 @@ impl EventStream {
         blank
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Reads the first event, and returns how many bytes of the second one are compared with it instead of parsed.
+    fn compared(first: &str, second: &str) -> usize {
+        let mut report = Report::default();
+        report.events = true;
+        let mut stream = EventStream::default();
+        stream.feed(first.as_bytes(), &mut Scanner::default(), &mut report);
+        second.len() - stream.template.read(second.as_bytes(), &mut report).len()
+    }
+
+    #[test]
+    fn an_event_that_differs_in_its_text_is_not_parsed() {
+        let event = |number: u32, id: &str, text: &str| {
+            format!(
+                "event: e\ndata: {{\"n\":{number},\"id\":\"{id}\",\"delta\":{{\"text\":\"{text}\"}},\"index\":0}}\n\n"
+            )
+        };
+        let first = event(9, "a", "weir");
+        for same in [
+            event(9, "a", ""),
+            event(9, "a", "\\\"a\\\" text of more than thirty-two bytes, naïve \\u6c34"),
+            event(10, "bc", "x"),
+        ] {
+            assert_eq!(compared(&first, &same), same.len(), "{same}");
+            assert_eq!(compared(&first, &same.repeat(3)), 3 * same.len(), "{same}");
+        }
+        for other in [
+            event(9, "a", "\\u00"),
+            event(9, "a", "a\nb"),
+            event(9, "a\rb", "x"),
+            event(9, &"i".repeat(LABEL + 1), "x"),
+            first.replace("\"index\":0", "\"index\":1"),
+            first.replace("event: e", "event: error"),
+            first.replace("{\"text\"", "{\"usage\""),
+            first.trim_end().to_owned(),
+            first.replace("9", "9.5"),
+        ] {
+            assert_eq!(compared(&first, &other), 0, "{other}");
+        }
+    }
+
+    #[test]
+    fn an_event_that_does_more_than_add_text_is_parsed() {
+        for event in [
+            "data: {\"text\":\"weir\",\"usage\":{\"prompt_tokens\":5}}\n\n",
+            "data: {\"text\":\"weir\",\"stats\":{\"prompt_tokens\":5}}\n\n",
+            "data: {\"text\":\"weir\",\"prompt_eval_count\":5}\n\n",
+            "data: {\"text\":\"weir\",\"error\":\"No.\"}\n\n",
+            "data: {\"text\":\"weir\"} {\"text\":\"weir\"}\n\n",
+            "event: error\ndata: {\"text\":\"weir\"}\n\n",
+            "data: [{\"text\":\"weir\"}]\n\n",
+            "data: {\"text\":\"weir\n\n",
+            "data: \"weir\"\n\n",
+            "data: {\"type\":\"ping\"}\n\n",
+            "weir\n\n",
+        ] {
+            assert_eq!(compared(event, event), 0, "{event}");
+        }
+    }
+}

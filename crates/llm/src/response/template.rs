@@ -26,9 +26,9 @@ pub(super) struct Template {
     /// The event, from its first line to its blank line.
     event: Vec<u8>,
     /// The values that differ between events, in their order.
-    holes: Vec<Value>,
+    holes: Vec<EventValue>,
     /// The values that may differ and have not done so yet.
-    skipped: Vec<Value>,
+    skipped: Vec<EventValue>,
     /// The document at the end of the event, without its text.
     document: Document,
     /// The number of attempts to find a template since an event has matched.
@@ -39,7 +39,7 @@ pub(super) struct Template {
 
 /// A value and its position in the event.
 #[derive(Clone, Copy, Debug)]
-struct Value {
+struct EventValue {
     begin: usize,
     end: usize,
     kind: ValueKind,
@@ -204,11 +204,11 @@ impl Trace {
     }
 
     /// Returns the positions of the values, if all of them are in this event.
-    fn values_in(&self, event: &[u8]) -> Option<Vec<Value>> {
+    fn values_in(&self, event: &[u8]) -> Option<Vec<EventValue>> {
         let position = |(address, length, kind): &(usize, usize, ValueKind)| {
             let begin = address.checked_sub(event.as_ptr().addr())?;
             let end = begin.checked_add(*length).filter(|end| *end < event.len())?;
-            Some(Value { begin, end, kind: *kind })
+            Some(EventValue { begin, end, kind: *kind })
         };
         self.values.iter().map(position).collect()
     }

@@ -36,8 +36,11 @@ impl Reader for Report {
     }
 
     fn element(&mut self, array: Node, index: u32) -> Node {
-        self.list |= matches!(array, Node::Root) && !self.events;
-        self.has_list_events |= matches!(array, Node::Root) && self.events;
+        if matches!(array, Node::Root) {
+            self.trace_effect();
+            self.list |= !self.events;
+            self.has_list_events |= self.events;
+        }
         match &self.search {
             Some(search) => search.element(array, index),
             None => array.element(),
