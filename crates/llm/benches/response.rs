@@ -82,15 +82,27 @@ fn bodies() -> std::io::Result<Vec<Body>> {
     let last = format!(r#"{{"id":"chatcmpl-9B1","object":"chat.completion.chunk","choices":[],{usage}}}"#);
     let with_usage = events(200).into_iter().chain([last]).collect::<Vec<_>>();
     let long = events(4000);
+    let with_usage_each = events(200)
+        .iter()
+        .map(|event| event.replace(r#""choices""#, &format!(r#"{usage},"choices""#)))
+        .collect::<Vec<_>>();
+    // The same bytes, with the usage in a place that no provider names.
+    let elsewhere = |text: &String| text.replace(r#""usage""#, r#""stats""#);
     let deltas: Vec<String> = words.iter().cycle().take(4000).map(|word| format!(r#"{{"type":"content_block_delta","index":0,"delta":{{"type":"text_delta","text":"{word}"}}}}"#)).collect();
+    let responses: Vec<String> = words.iter().cycle().take(4000).enumerate().map(|(number, word)| format!(r#"{{"type":"response.output_text.delta","sequence_number":{number},"item_id":"msg_68a1b2c3d4e5f60718293a4b5c6d7e8f","output_index":0,"content_index":0,"delta":"{word}","logprobs":[],"obfuscation":"{}"}}"#, "aB3dE5gH7jK9mN".get(number % 14..).unwrap_or_default())).collect();
     let uncompressed = [
         ("1.2 kB JSON answer", vec![chat(&prose.repeat(5), "null")], false),
+        ("1.2 kB JSON answer, found", vec![elsewhere(&chat(&prose.repeat(5), "null"))], false),
         ("1 MB JSON answer, prose", vec![chat(&prose.repeat(6000), "null")], false),
         ("1 MB JSON answer, logprobs", vec![chat(&prose.repeat(100), &logprobs(6600))], false),
         ("1 MB JSON answer, embeddings", vec![embedding], false),
-        ("SSE, 200 chunks and usage", with_usage, true),
+        ("SSE, 200 chunks and usage", with_usage.clone(), true),
+        ("SSE, 200 chunks, usage found", with_usage.iter().map(elsewhere).collect(), true),
+        ("SSE, usage in each chunk", with_usage_each.clone(), true),
+        ("SSE, usage in each chunk, found", with_usage_each.iter().map(elsewhere).collect(), true),
         ("SSE, 1 MB without usage", long, true),
         ("SSE, Anthropic deltas", deltas, true),
+        ("SSE, Responses deltas", responses, true),
         ("SSE, one event of 1 MB", vec![chat(&prose.repeat(6000), "null")], true),
     ];
     let mut bodies = Vec::new();

@@ -13,9 +13,11 @@ mod script;
 mod string;
 pub mod tree;
 
-pub(crate) use bytes::characters;
+pub(crate) use bytes::{characters, closing_quote as skipped_string};
 pub(crate) use count::Counted;
 pub(crate) use reader::{JsonPlace, LABEL, Reader, Wants};
+
+pub(crate) use string::counted_string;
 
 use bytes::{after_space, closing_quote, short_string};
 use count::Counter;
@@ -253,7 +255,7 @@ impl<P: JsonPlace> Scanner<P> {
     ) -> &'a [u8] {
         let purpose = match wants {
             Wants::Text | Wants::TextOrLength | Wants::Anything | Wants::Count | Wants::Strings => Use::Text,
-            Wants::Scalar | Wants::ScalarOrObject => Use::Word,
+            Wants::Scalar | Wants::ScalarOrObject | Wants::ScalarOrArray => Use::Word,
             Wants::Object | Wants::Nothing => Use::Nothing,
         };
         if purpose == Use::Text {
@@ -288,14 +290,15 @@ impl<P: JsonPlace> Scanner<P> {
     }
 
     fn begin_container(&mut self, array: bool, wants: Wants, to: &mut impl Reader<Place = P>) {
-        if wants == Wants::Scalar || wants == Wants::ScalarOrObject && array {
-            to.misplaced(self.place);
-        }
         let matters = match wants {
             Wants::Object | Wants::Anything | Wants::Strings => true,
             Wants::ScalarOrObject => !array,
+            Wants::ScalarOrArray => array,
             Wants::Nothing | Wants::Text | Wants::TextOrLength | Wants::Scalar | Wants::Count => false,
         };
+        if !matters && matches!(wants, Wants::Scalar | Wants::ScalarOrObject | Wants::ScalarOrArray) {
+            to.misplaced(self.place);
+        }
         let place = self.place;
         match self.open.get_mut(self.depth) {
             Some(around) if matters => {
@@ -516,12 +519,14 @@ fn plain_value<'a, P: JsonPlace>(
 ) -> Option<&'a [u8]> {
     let wants = place.wants();
     match bytes {
-        [b'"', string @ ..] if wants == Wants::Nothing => {
+        [b'"', string @ ..] if matches!(wants, Wants::Nothing | Wants::Object) => {
             let end = closing_quote(string)?;
+            let (string, rest) = string.split_at_checked(end)?;
             if end > LABEL {
-                to.passed(place, 0, string.get(..end)?);
+                to.passed(place, 0, string);
             }
-            string.get(end.checked_add(1)?..)
+            to.skipped(string, true);
+            rest.get(1..)
         }
         [b'"', string @ ..] => {
             let (text, rest) = string.split_at_checked(short_string(string)?)?;
@@ -532,7 +537,9 @@ fn plain_value<'a, P: JsonPlace>(
                     to.close_text(place);
                 }
                 Wants::Strings => to.text(place, text),
-                Wants::Scalar | Wants::ScalarOrObject => to.word(place, Some(text)),
+                Wants::Scalar | Wants::ScalarOrObject | Wants::ScalarOrArray => {
+                    to.word(place, Some(text));
+                }
                 Wants::Object | Wants::Nothing => {}
             }
             rest.get(1..)
@@ -543,6 +550,10 @@ fn plain_value<'a, P: JsonPlace>(
             to.scalar(place, Some(scalar));
             Some(rest)
         }
-        _ => bytes.get(find::<Structure>(bytes)?..),
+        _ => {
+            let (value, rest) = bytes.split_at_checked(find::<Structure>(bytes)?)?;
+            to.skipped(value, false);
+            Some(rest)
+        }
     }
 }

@@ -2,18 +2,30 @@
 
 use llm::words::is_same;
 
-/// A map from lower-case names to values. A request has few headers, and few of their names have the same
-/// length, so comparing the lengths of all names is faster than keeping the names sorted.
+/// The number of headers up to which the names are not sorted. Comparing the lengths of so few names is faster.
+const FEW: usize = 32;
+
+/// A map from lower-case names to values. Most requests have few headers. If there are more than [`FEW`], they are
+/// sorted by name, so that a client cannot slow the filter down with many headers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HeaderMap(Vec<(String, String)>);
 
 impl HeaderMap {
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.0.iter().find(|(known, _)| is_it(known, name)).map(|(_, value)| value.as_str())
+        self.0.get(self.find(name).ok()?).map(|(_, value)| value.as_str())
     }
 
     pub fn get_mut(&mut self, name: &str) -> Option<&mut String> {
-        self.0.iter_mut().find(|(known, _)| is_it(known, name)).map(|(_, value)| value)
+        let at = self.find(name).ok()?;
+        self.0.get_mut(at).map(|(_, value)| value)
+    }
+
+    /// Returns the index of a header, or the index for a new header with this name.
+    fn find(&self, name: &str) -> Result<usize, usize> {
+        if self.0.len() > FEW {
+            return self.0.binary_search_by(|(known, _)| known.as_str().cmp(name));
+        }
+        self.0.iter().position(|(known, _)| is_it(known, name)).ok_or(self.0.len())
     }
 
     pub fn contains(&self, name: &str) -> bool {
@@ -22,9 +34,18 @@ impl HeaderMap {
 
     /// Adds a header, or replaces its value.
     pub fn insert(&mut self, name: String, value: String) {
-        match self.get_mut(&name) {
-            Some(known) => *known = value,
-            None => self.0.push((name, value)),
+        match self.find(&name) {
+            Ok(at) => {
+                if let Some((_, known)) = self.0.get_mut(at) {
+                    *known = value;
+                }
+            }
+            Err(at) => {
+                self.0.insert(at, (name, value));
+                if self.0.len() == FEW.saturating_add(1) {
+                    self.0.sort_unstable();
+                }
+            }
         }
     }
 
@@ -80,5 +101,25 @@ mod tests {
         map.insert("host".to_owned(), "other".to_owned());
         map.remove("date");
         assert_eq!((map.get("host"), map.get("date"), map.len()), (Some("other"), None, 7));
+    }
+
+    #[test]
+    fn many_headers_are_found_in_any_order() {
+        let name = |number: usize| format!("x-{}", number * 7 % 100);
+        let mut map = HeaderMap::default();
+        for number in 0..100 {
+            map.insert(name(number), number.to_string());
+            for known in 0..100 {
+                let expected = (known <= number).then(|| known.to_string());
+                assert_eq!(map.get(&name(known)), expected.as_deref(), "{known} of {number}");
+            }
+        }
+        // Few headers remain, and then there are many again.
+        map.retain(|name| name.len() < 4);
+        for number in 0..100 {
+            map.insert(name(number), format!("new {number}"));
+        }
+        assert_eq!(map.len(), 100);
+        assert!((0..100).all(|number| map.get(&name(number)) == Some(&*format!("new {number}"))));
     }
 }

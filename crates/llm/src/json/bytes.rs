@@ -18,7 +18,7 @@ pub(super) fn after_space(bytes: &[u8]) -> &[u8] {
 
 /// Returns the position of a string's closing quote. `bytes` must begin inside the string and outside an
 /// escape sequence.
-pub(super) fn closing_quote(bytes: &[u8]) -> Option<usize> {
+pub(crate) fn closing_quote(bytes: &[u8]) -> Option<usize> {
     if let Some(at) = short_string(bytes) {
         return Some(at);
     }

@@ -35,6 +35,8 @@ pub(crate) enum Wants {
     Scalar,
     /// A number, word or literal, or the members of an object in its place.
     ScalarOrObject,
+    /// A number, word or literal, or the elements of an array in its place.
+    ScalarOrArray,
     /// A string, an object's members, a number or a literal.
     Anything,
     /// A string, a number or a literal. For a container, only the amount of its text.
@@ -44,7 +46,10 @@ pub(crate) enum Wants {
 impl Wants {
     /// Returns whether the reader requests a number or literal at this place.
     pub(super) fn has_scalars(self) -> bool {
-        matches!(self, Wants::Scalar | Wants::ScalarOrObject | Wants::Anything | Wants::Count)
+        matches!(
+            self,
+            Wants::Scalar | Wants::ScalarOrObject | Wants::ScalarOrArray | Wants::Anything | Wants::Count
+        )
     }
 }
 
@@ -92,6 +97,9 @@ pub(crate) trait Reader {
     /// Called with an undecoded piece of a skipped string and the number of bytes before it in the string.
     /// Complete strings of at most [`LABEL`] bytes may be omitted.
     fn passed(&mut self, _place: Self::Place, _before: usize, _piece: &[u8]) {}
+    /// Called with a complete value that was skipped, if it was short and its length was found at once: the content
+    /// of a string, or a number or literal.
+    fn skipped(&mut self, _value: &[u8], _is_string: bool) {}
     /// Called with bytes outside of all documents, or after invalid JSON in a document.
     fn unread(&mut self, _bytes: &[u8]) {}
     /// Called when the input is not valid JSON.

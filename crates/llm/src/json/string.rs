@@ -1,6 +1,6 @@
 //! Reads strings that arrive in chunks and decodes their escape sequences.
 
-use super::bytes::{characters, plain_characters};
+use super::bytes::{characters, plain_characters, short_string};
 use super::{JsonPlace, Reader, ScanState, Scanner, Use, script};
 use memchr::memchr2;
 
@@ -93,33 +93,10 @@ impl<P: JsonPlace> Scanner<P> {
     }
 
     /// Counts text up to its closing quote, or up to an incomplete escape sequence.
-    fn text<'a>(&mut self, mut bytes: &'a [u8], to: &mut impl Reader<Place = P>) -> &'a [u8] {
-        let mut sum = 0u64;
-        // The number of bytes that remain of a block that could not be counted as a whole.
-        let mut close = 0usize;
-        loop {
-            if close == 0 {
-                let (plain, reach) = plain_characters(bytes);
-                sum = sum.saturating_add(plain);
-                bytes = bytes.get(reach..).unwrap_or_default();
-                close = 64;
-            }
-            let (characters, reach) = match escape_sequence(bytes) {
-                Some(escape) => escape,
-                None => {
-                    let end = memchr2(b'"', b'\\', bytes).unwrap_or(bytes.len());
-                    (characters(bytes.get(..end).unwrap_or_default()), end)
-                }
-            };
-            if reach == 0 {
-                break;
-            }
-            sum = sum.saturating_add(characters);
-            bytes = bytes.get(reach..).unwrap_or_default();
-            close = close.saturating_sub(reach);
-        }
-        to.characters(self.place, sum);
-        bytes
+    fn text<'a>(&mut self, bytes: &'a [u8], to: &mut impl Reader<Place = P>) -> &'a [u8] {
+        let (weight, end) = text_weight(bytes);
+        to.characters(self.place, weight);
+        bytes.get(end..).unwrap_or_default()
     }
 
     /// Returns whether only the number of characters matters.
@@ -223,6 +200,46 @@ impl<P: JsonPlace> Scanner<P> {
             Use::Nothing => self.after_value(),
             Use::Skip => self.state = ScanState::Skip,
         }
+    }
+}
+
+/// Returns the weight of a string's text up to its closing quote, and the position of the quote. Returns `None` if
+/// the string is incomplete or has an invalid escape sequence. `bytes` must begin inside the string.
+#[inline]
+pub(crate) fn counted_string(bytes: &[u8]) -> Option<(u64, usize)> {
+    if let Some(end) = short_string(bytes) {
+        return Some((characters(bytes.get(..end)?), end));
+    }
+    let (weight, end) = text_weight(bytes);
+    (bytes.get(end) == Some(&b'"')).then_some((weight, end))
+}
+
+/// Returns the weight of text up to its closing quote or an incomplete escape sequence, and the number of bytes up
+/// to there.
+fn text_weight(text: &[u8]) -> (u64, usize) {
+    let (mut weight, mut bytes) = (0u64, text);
+    // The number of bytes that remain of a block that could not be counted as a whole.
+    let mut close = 0usize;
+    loop {
+        if close == 0 {
+            let (plain, reach) = plain_characters(bytes);
+            weight = weight.saturating_add(plain);
+            bytes = bytes.get(reach..).unwrap_or_default();
+            close = 64;
+        }
+        let (characters, reach) = match escape_sequence(bytes) {
+            Some(escape) => escape,
+            None => {
+                let end = memchr2(b'"', b'\\', bytes).unwrap_or(bytes.len());
+                (characters(bytes.get(..end).unwrap_or_default()), end)
+            }
+        };
+        if reach == 0 {
+            return (weight, text.len().saturating_sub(bytes.len()));
+        }
+        weight = weight.saturating_add(characters);
+        bytes = bytes.get(reach..).unwrap_or_default();
+        close = close.saturating_sub(reach);
     }
 }
 

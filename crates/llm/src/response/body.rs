@@ -2,6 +2,7 @@
 
 use super::Scanner;
 use super::cause::Cause;
+use super::data_stream::{self, DataStream};
 use super::decode::Sink;
 use super::envelopes::Envelopes;
 use super::frames::Frames;
@@ -23,7 +24,7 @@ pub(super) struct Body {
     report: Report,
 }
 
-/// The content types that determine the format better than the first byte does.
+/// The content types, and a header, that determine the format better than the first byte does.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Content {
     #[default]
@@ -31,6 +32,7 @@ pub(super) enum Content {
     ServerSentEvents,
     Frames,
     Envelopes,
+    DataStream,
 }
 
 /// How documents are arranged in the body.
@@ -41,16 +43,19 @@ enum Framing {
     Unknown,
     /// One document, several documents in a row, or an array of documents.
     Documents,
-    ServerSentEvents(EventStream),
+    ServerSentEvents(Box<EventStream>),
     Frames(Box<Frames>),
     Envelopes(Envelopes),
+    DataStream(DataStream),
     /// A format that is not read.
     Foreign,
 }
 
 impl Body {
     pub(super) fn new(head: &ResponseHead) -> Self {
-        let mut body = Self { content: Content::of(&head.content_type), ..Self::default() };
+        let is_data_stream = head.usage_headers.iter().any(|(name, _)| name == data_stream::HEADER);
+        let content = if is_data_stream { Content::DataStream } else { Content::of(&head.content_type) };
+        let mut body = Self { content, ..Self::default() };
         body.report.failed = head.status >= 400;
         body.report.raw.media_type = is_media(&head.content_type);
         body.headers(&head.usage_headers);
@@ -131,15 +136,16 @@ impl Body {
             (None, _) => Framing::Unknown,
             (Some(b'{' | b'[' | b'"' | 0x1e), _) => Framing::Documents,
             (Some(_), Content::Envelopes) => Framing::Envelopes(Envelopes::default()),
+            (Some(_), Content::DataStream) => Framing::DataStream(DataStream::default()),
             // The first byte of a frame's length. It is zero for every frame below 16 MiB.
             (Some(0), _) | (_, Content::Frames) => Framing::Frames(Box::default()),
             (Some(b'd' | b'e' | b'i' | b'r' | b':'), _) | (_, Content::ServerSentEvents) => {
-                Framing::ServerSentEvents(EventStream::default())
+                Framing::ServerSentEvents(Box::default())
             }
             _ => Framing::Foreign,
         };
         self.report.events =
-            matches!(self.framing, Framing::ServerSentEvents(_) | Framing::Frames(_) | Framing::Envelopes(_));
+            !matches!(self.framing, Framing::Unknown | Framing::Documents | Framing::Foreign);
         bytes
     }
 }
@@ -155,6 +161,7 @@ impl Sink for Body {
             Framing::ServerSentEvents(events) => events.feed(bytes, &mut self.scanner, &mut self.report),
             Framing::Frames(frames) => frames.feed(bytes, &mut self.scanner, &mut self.report),
             Framing::Envelopes(envelopes) => envelopes.feed(bytes, &mut self.scanner, &mut self.report),
+            Framing::DataStream(lines) => lines.feed(bytes, &mut self.scanner, &mut self.report),
             Framing::Foreign => self.report.unread(bytes),
             Framing::Unknown => {}
         }

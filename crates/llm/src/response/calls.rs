@@ -41,7 +41,7 @@ impl AgentCalls {
 
     /// Sets the author of the open message.
     pub(super) fn message_author(&mut self, author: &[u8]) {
-        self.message.is_of_user |= matches!(author, b"human" | b"user");
+        self.message.is_of_user |= matches!(author, b"human" | b"user" | b"HumanMessage");
     }
 
     /// Records usage in the open message. A message may contain the same usage under several names.

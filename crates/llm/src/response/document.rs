@@ -28,6 +28,8 @@ pub(super) struct Document {
     pub(super) is_partial: bool,
     /// Whether it has the type of a chunk of a message.
     pub(super) is_chunk: bool,
+    /// Whether it is LangChain's serialisation of such a chunk, until the chunk ends.
+    pub(super) is_serialized_chunk: bool,
     pub(super) text: u64,
     /// The same text as `text` under other names, or other text in its place.
     pub(super) text_again: u64,
@@ -69,6 +71,30 @@ impl Document {
 
     fn reasoning(&self) -> u64 {
         self.reasoning.max(self.reasoning_content).max(self.reasoning_details)
+    }
+
+    /// Returns whether the document has more effects than its text. An outcome only affects the document itself.
+    pub(super) fn has_effects(&self) -> bool {
+        self.reports
+            || self.tells_output
+            || self.is_usage
+            || self.is_call
+            || self.is_chunk
+            || self.is_serialized_chunk
+    }
+
+    /// Returns the document as it would be if all of its texts were empty.
+    pub(super) fn without_text(self) -> Self {
+        Self {
+            text: 0,
+            text_again: 0,
+            text_parts: 0,
+            notice: 0,
+            reasoning: 0,
+            reasoning_content: 0,
+            reasoning_details: 0,
+            ..self
+        }
     }
 
     pub(super) fn delivered(&self) -> u64 {

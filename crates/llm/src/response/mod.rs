@@ -9,6 +9,7 @@ mod base64;
 mod body;
 mod calls;
 mod cause;
+mod data_stream;
 pub(crate) mod decode;
 mod document;
 mod envelopes;
@@ -24,6 +25,7 @@ mod search;
 mod sse;
 mod stored;
 mod tally;
+mod template;
 
 pub(crate) use base64::Base64;
 pub use cause::Cause;
@@ -111,8 +113,8 @@ pub struct ResponseHead {
     pub content_type: String,
     /// The value of `content-encoding`, unchanged.
     pub content_encoding: String,
-    /// Other headers, with names in lower case: those with usage (`x-amzn-bedrock-*-token-count`) and those
-    /// that a `cost` uses.
+    /// Other headers, with names in lower case: those with usage (`x-amzn-bedrock-*-token-count`), one that names a
+    /// format, and those that a `cost` uses.
     pub usage_headers: Vec<(String, String)>,
 }
 
@@ -137,6 +139,10 @@ impl ResponseHead {
             if *is_first || !usage_headers.is_empty() {
                 usage_headers.extend(header(name).map(|value| ((*name).to_owned(), value)));
             }
+        }
+        if content_type.starts_with("text/plain") {
+            let marker = header(data_stream::HEADER);
+            usage_headers.extend(marker.map(|value| (data_stream::HEADER.to_owned(), value)));
         }
         for name in further {
             usage_headers.extend(header(name).map(|value| (name.clone(), value)));
@@ -257,7 +263,7 @@ pub struct Meter {
 
 impl Meter {
     /// The size of a meter in bytes, including the data that it keeps but not its decoder.
-    pub const SIZE: usize = size_of::<Self>() + (10 << 10);
+    pub const SIZE: usize = size_of::<Self>() + (12 << 10);
 
     /// Creates a meter for the response with this head. The memory for its decoder is unlimited.
     pub fn new(head: &ResponseHead) -> Self {

@@ -3,6 +3,7 @@
 //! known.
 
 use super::tally::Field;
+use crate::table::{Member, NameTable, joined};
 
 /// The maximum length of a key that is examined, in bytes.
 const MAX_NAME: usize = 48;
@@ -26,6 +27,8 @@ const KIND: u16 = 1 << 12;
 const WEAK: u16 = 1 << 13;
 /// A number of tokens, if the key also says which.
 const LENGTH: u16 = 1 << 14;
+/// Input that always includes cached tokens. `input` often excludes them.
+const PROMPT: u16 = 1 << 15;
 
 /// Returns the known words that begin with this letter. Longer words come before their prefixes.
 fn words(first: u8) -> &'static [(&'static [u8], u16)] {
@@ -55,7 +58,12 @@ fn words(first: u8) -> &'static [(&'static [u8], u16)] {
         b'l' => &[(b"length", LENGTH), (b"llm", 0)],
         b'n' => &[(b"number", 0), (b"num", 0), (b"nb", 0), (b"n", 0)],
         b'o' => &[(b"outputs", OUTPUT), (b"output", OUTPUT), (b"out", OUTPUT), (b"of", 0)],
-        b'p' => &[(b"prompts", INPUT), (b"prompt", INPUT), (b"predicted", OUTPUT), (b"precached", CACHED)],
+        b'p' => &[
+            (b"prompts", INPUT | PROMPT),
+            (b"prompt", INPUT | PROMPT),
+            (b"predicted", OUTPUT),
+            (b"precached", CACHED),
+        ],
         b'q' => &[(b"query", INPUT | WEAK)],
         b'r' => &[
             (b"responses", OUTPUT),
@@ -85,12 +93,42 @@ fn words(first: u8) -> &'static [(&'static [u8], u16)] {
     }
 }
 
+/// What the most frequent keys of usage count, whatever their object is. This table only saves the time for
+/// looking at their words.
+const FREQUENT: &[Member<(), Option<Field>>] = &[
+    ((), "prompt_tokens", Some(Field::Input)),
+    ((), "promptTokens", Some(Field::Input)),
+    ((), "completion_tokens", Some(Field::Output)),
+    ((), "completionTokens", Some(Field::Output)),
+    ((), "input_tokens", Some(Field::FreshInput)),
+    ((), "inputTokens", Some(Field::FreshInput)),
+    ((), "output_tokens", Some(Field::Output)),
+    ((), "outputTokens", Some(Field::Output)),
+    ((), "total_tokens", Some(Field::Total)),
+    ((), "totalTokens", Some(Field::Total)),
+    ((), "cached_tokens", Some(Field::Cached)),
+    ((), "reasoning_tokens", Some(Field::Reasoning)),
+    ((), "audio_tokens", None),
+    ((), "accepted_prediction_tokens", None),
+    ((), "rejected_prediction_tokens", None),
+    ((), "prompt_tokens_details", None),
+    ((), "completion_tokens_details", None),
+];
+
+static GROUPED: [Member<(), Option<Field>>; FREQUENT.len()] = joined(&[FREQUENT], ((), "", None));
+static FREQUENT_KEYS: NameTable<(), Option<Field>> = NameTable::new(&GROUPED);
+
 /// Returns what a key counts. If `named` is set, its object is known to count tokens, so the key need not
 /// mention them.
 pub(super) fn field(key: &[u8], named: bool) -> Option<Field> {
     if !named && !may_mention_tokens(key) {
         return None;
     }
+    FREQUENT_KEYS.find((), key).unwrap_or_else(|| by_words(key, named))
+}
+
+/// Returns what the words of a key say that it counts.
+fn by_words(key: &[u8], named: bool) -> Option<Field> {
     let meaning = match meaning(key)? {
         // `context_length` is a maximum.
         length if length & LENGTH != 0 && (length & WEAK != 0 || length & (INPUT | OUTPUT) == 0) => None,
@@ -113,8 +151,7 @@ pub(super) fn field(key: &[u8], named: bool) -> Option<Field> {
         () if has(INPUT) && has(KIND) => Some(Field::InputPart),
         () if has(OUTPUT) && has(KIND) => Some(Field::OutputPart),
         () if has(KIND) => None,
-        // `input` often excludes cached tokens, whereas `prompt` never does.
-        () if has(INPUT) && is_prompt(key) => Some(Field::Input),
+        () if has(PROMPT) => Some(Field::Input),
         () if has(INPUT) => Some(Field::FreshInput),
         () if has(OUTPUT) => Some(Field::Output),
         () if has(TOTAL) || named && has(TOKEN) => Some(Field::Total),
@@ -124,7 +161,8 @@ pub(super) fn field(key: &[u8], named: bool) -> Option<Field> {
 
 /// Returns whether an object with this name counts tokens: `usage`, `token_usage`, `tokens`.
 pub(super) fn is_usage(key: &[u8]) -> bool {
-    is_named_usage(key) || may_mention_tokens(key) && is_about_tokens(Normal::of(key).text())
+    let first = key.iter().find(|byte| byte.is_ascii_alphabetic());
+    is_named_usage(key) || matches!(first, Some(b't' | b'T')) && is_about_tokens(Normal::of(key).text())
 }
 
 fn is_about_tokens(key: &[u8]) -> bool {
@@ -195,11 +233,6 @@ const PARTS: &[&[u8]] = &[
     b"video",
     b"visible",
 ];
-
-fn is_prompt(key: &[u8]) -> bool {
-    let mut key = Normal::of(key);
-    contains(key.text(), b"prompt")
-}
 
 /// Returns the meaning of all words, or `None` if one is unknown.
 fn meaning(key: &[u8]) -> Option<u16> {
@@ -337,6 +370,15 @@ mod tests {
             ("tool_use", None),
         ] {
             assert_eq!(field(key.as_bytes(), true), expected, "{key}");
+        }
+    }
+
+    #[test]
+    fn frequent_keys_count_what_their_words_say() {
+        for (_, key, expected) in FREQUENT {
+            for named in [false, true] {
+                assert_eq!(by_words(key.as_bytes(), named), *expected, "{key}");
+            }
         }
     }
 

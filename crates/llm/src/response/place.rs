@@ -62,8 +62,16 @@ pub(crate) enum Node {
     Generation,
     /// A message in a list, of an agent or its user, and its parts.
     AgentMessage,
+    /// The id of a message. If LangChain's JavaScript library serialised the message, its class is here, as a
+    /// list of names, and the id is inside the arguments of the constructor.
     MessageId,
     MessageAuthor,
+    /// The id of an event that is a message.
+    EventId,
+    /// The id of the document. It may be the class of a serialised message.
+    DocumentId,
+    /// A name in the class of a serialised message.
+    ClassName,
     MessageMetadata,
     MessageUsage,
     /// Bedrock's trace of an agent, and the part of it about one call of a model.
@@ -212,6 +220,7 @@ impl JsonPlace for Node {
             | Node::FoundInList(_)
             | Node::CountValue
             | Node::Tokens => Wants::ScalarOrObject,
+            Node::MessageId | Node::EventId => Wants::ScalarOrArray,
             Node::Iteration(_)
             | Node::ToolCount(_)
             | Node::OtherUnit
@@ -227,8 +236,8 @@ impl JsonPlace for Node {
             | Node::CountName
             | Node::CacheTtl
             | Node::Index
-            | Node::MessageId
             | Node::MessageAuthor
+            | Node::ClassName
             | Node::MetadataCount(_)
             | Node::CallMark
             | Node::CacheCount => Wants::Scalar,
@@ -253,6 +262,7 @@ impl JsonPlace for Node {
             | Node::CacheCreation
             | Node::CacheDetails
             | Node::Iterations
+            | Node::DocumentId
             | Node::ToolUsage
             | Node::Tool
             | Node::Metadata
@@ -373,6 +383,7 @@ impl Node {
             | Node::Trace
             | Node::TracedCall
             | Node::PromptToken
+            | Node::DocumentId
             | Node::Groq
             | Node::Embeddings
             | Node::Statistics => Node::Other,
@@ -428,6 +439,7 @@ impl Node {
     #[inline(always)]
     pub(super) fn everyday(self, key: &[u8]) -> Option<Node> {
         let label = match key.len() {
+            2 if matches!(self, Node::Root) && key == b"id" => return Some(Node::DocumentId),
             2 => key == b"id",
             4 if matches!(self, Node::Delta) && key == b"text" => return Some(Node::Text),
             4 if matches!(self, Node::Root) && key == b"type" => return Some(Node::Type),
@@ -472,6 +484,23 @@ impl Node {
         )
     }
 
+    /// Returns whether this is a count of tokens that a provider may send as a number or as text.
+    pub(super) fn is_count(self) -> bool {
+        matches!(
+            self,
+            Node::Count(_)
+                | Node::Own(_)
+                | Node::Found(_)
+                | Node::FoundInList(_)
+                | Node::Iteration(_)
+                | Node::ToolCount(_)
+                | Node::PairValue
+                | Node::CountValue
+                | Node::Tokens
+                | Node::CacheCount
+        )
+    }
+
     /// Returns the place of an array's element.
     pub(super) fn element(self) -> Node {
         match self {
@@ -479,6 +508,8 @@ impl Node {
             Node::Counts | Node::Usage => Node::ListedCounts,
             Node::Data => Node::DataItem,
             Node::Errors => Node::Error,
+            Node::MessageId => Node::MessageAuthor,
+            Node::EventId | Node::DocumentId => Node::ClassName,
             node => node,
         }
     }

@@ -11,6 +11,7 @@ use super::quoted::{QuotedKind, QuotedText};
 use super::raw::Raw;
 use super::search::ResponseSearch;
 use super::tally::Tally;
+use super::template::Trace;
 use unusual::Unusual;
 
 /// The place of a usage report. If there are several, later ones in this list are more reliable.
@@ -71,6 +72,8 @@ pub(super) struct Report {
     pub(super) inside: Option<QuotedKind>,
     /// Whether a document in a string has reported usage.
     reads_quoted: bool,
+    /// If set, records what the open event contains.
+    trace: Option<Trace>,
     /// If set, the reader looks only for this.
     pub(super) search: Option<ResponseSearch>,
 }
@@ -145,8 +148,30 @@ impl Report {
         self.delivered().saturating_sub(covered)
     }
 
+    /// Returns whether an event has the same effect as an earlier one with the same bytes.
+    pub(super) fn repeats_effects(&self) -> bool {
+        let depends_on_state = self.error_event || self.usage_event || self.has_whole_messages;
+        !depends_on_state && !self.has_list_events && self.inside.is_none() && self.search.is_none()
+    }
+
+    pub(super) fn begin_trace(&mut self) {
+        self.trace = Some(Trace::default());
+    }
+
+    pub(super) fn end_trace(&mut self) -> Option<Trace> {
+        self.trace.take()
+    }
+
+    /// Records that the open event has more effects than its text.
+    pub(super) fn trace_effect(&mut self) {
+        if let Some(trace) = &mut self.trace {
+            trace.effect();
+        }
+    }
+
     /// Records a problem if it is worse than the one before.
     pub(super) fn broken(&mut self, cause: Cause) {
+        self.trace_effect();
         self.cause = self.cause.max(Some(cause));
     }
 
@@ -154,12 +179,16 @@ impl Report {
     /// report in a later document is merged with the earlier ones, or added to them if each document has its
     /// own result. A zero never replaces another value.
     pub(super) fn take(&mut self, source: Source, tally: &Tally, covers: Covers) {
+        if tally.is_empty() {
+            return;
+        }
+        self.trace_effect();
         let is_worse = |(earlier, known): (Source, Tally)| match (known.is_zero(), tally.is_zero()) {
             (false, true) => true,
             (true, false) => false,
             _ => earlier > source,
         };
-        if tally.is_empty() || self.reported.is_some_and(is_worse) {
+        if self.reported.is_some_and(is_worse) {
             return;
         }
         if !self.document.reports {

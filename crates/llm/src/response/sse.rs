@@ -2,6 +2,7 @@
 //! Events may have any size, lines may end in CR, LF or CRLF, and the last line may have no end.
 
 use super::report::Report;
+use super::template::Template;
 use super::{Scanner, calls, names};
 use crate::json::{LABEL, Reader};
 use memchr::memchr2;
@@ -21,6 +22,8 @@ pub(super) struct EventStream {
     has_data: bool,
     /// The number of bytes of the current line's value that were skipped.
     passed: usize,
+    /// An event to compare others with.
+    template: Template,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -53,8 +56,35 @@ impl EventStream {
             }
         }
         while !bytes.is_empty() {
+            if self.is_between_events() && to.repeats_effects() {
+                bytes = self.template.read(bytes, to);
+                if bytes.is_empty() {
+                    return;
+                }
+                if self.template.may_learn() {
+                    to.begin_trace();
+                }
+            }
+            let rest = self.event(bytes, scanner, to);
+            if let Some(trace) = to.end_trace().filter(|_| self.is_between_events()) {
+                let length = bytes.len().saturating_sub(rest.len());
+                self.template.learn(bytes.get(..length).unwrap_or_default(), trace);
+            }
+            bytes = rest;
+        }
+    }
+
+    /// Returns whether the next byte begins a line outside of all events.
+    fn is_between_events(&self) -> bool {
+        self.state == LineState::Name && self.length == 0 && !self.has_data && !self.after_cr
+    }
+
+    /// Reads up to the next blank line. Returns the bytes after it.
+    fn event<'a>(&mut self, mut bytes: &'a [u8], scanner: &mut Scanner, to: &mut Report) -> &'a [u8] {
+        let mut is_blank = false;
+        while !bytes.is_empty() && !is_blank {
             if let [b'\n', rest @ ..] = bytes {
-                self.end_of_line(scanner, to);
+                is_blank = self.end_of_line(scanner, to);
                 bytes = rest;
                 continue;
             }
@@ -62,18 +92,16 @@ impl EventStream {
             let (line, rest) = bytes.split_at(end);
             self.line(line, scanner, to);
             bytes = match rest {
-                [] => rest,
-                [b'\r', b'\n', rest @ ..] | [b'\n', rest @ ..] => {
-                    self.end_of_line(scanner, to);
-                    rest
-                }
+                [] => return rest,
+                [b'\r', b'\n', rest @ ..] | [b'\n', rest @ ..] => rest,
                 [_, rest @ ..] => {
-                    self.end_of_line(scanner, to);
                     self.after_cr = rest.is_empty();
                     rest
                 }
             };
+            is_blank = self.end_of_line(scanner, to);
         }
+        bytes
     }
 
     /// Reads a part of a line.
@@ -171,7 +199,8 @@ impl EventStream {
         self.passed = self.passed.saturating_add(piece.len());
     }
 
-    fn end_of_line(&mut self, scanner: &mut Scanner, to: &mut Report) {
+    /// Ends the line. Returns whether it was blank.
+    fn end_of_line(&mut self, scanner: &mut Scanner, to: &mut Report) -> bool {
         let blank = self.state == LineState::Name && self.length == 0;
         if blank && self.has_data {
             self.has_data = false;
@@ -181,6 +210,7 @@ impl EventStream {
         if self.state == LineState::InEvent {
             let name = self.name.get(..self.length).unwrap_or_default();
             if name == b"error" {
+                to.trace_effect();
                 to.ended_in_error = true;
                 to.error_event = true;
             }
@@ -195,5 +225,70 @@ impl EventStream {
         self.state = LineState::Name;
         self.length = 0;
         self.passed = 0;
+        blank
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Reads the first event, and returns how many bytes of the second one are compared with it instead of parsed.
+    fn compared(first: &str, second: &str) -> usize {
+        let mut report = Report::default();
+        report.events = true;
+        let mut stream = EventStream::default();
+        stream.feed(first.as_bytes(), &mut Scanner::default(), &mut report);
+        second.len() - stream.template.read(second.as_bytes(), &mut report).len()
+    }
+
+    #[test]
+    fn an_event_that_differs_in_its_text_is_not_parsed() {
+        let event = |number: u32, id: &str, text: &str| {
+            format!(
+                "event: e\ndata: {{\"n\":{number},\"id\":\"{id}\",\"delta\":{{\"text\":\"{text}\"}},\"index\":0}}\n\n"
+            )
+        };
+        let first = event(9, "a", "weir");
+        for same in [
+            event(9, "a", ""),
+            event(9, "a", "\\\"a\\\" text of more than thirty-two bytes, naïve \\u6c34"),
+            event(10, "bc", "x"),
+        ] {
+            assert_eq!(compared(&first, &same), same.len(), "{same}");
+            assert_eq!(compared(&first, &same.repeat(3)), 3 * same.len(), "{same}");
+        }
+        for other in [
+            event(9, "a", "\\u00"),
+            event(9, "a", "a\nb"),
+            event(9, "a\rb", "x"),
+            event(9, &"i".repeat(LABEL + 1), "x"),
+            first.replace("\"index\":0", "\"index\":1"),
+            first.replace("event: e", "event: error"),
+            first.replace("{\"text\"", "{\"usage\""),
+            first.trim_end().to_owned(),
+            first.replace("9", "9.5"),
+        ] {
+            assert_eq!(compared(&first, &other), 0, "{other}");
+        }
+    }
+
+    #[test]
+    fn an_event_that_does_more_than_add_text_is_parsed() {
+        for event in [
+            "data: {\"text\":\"weir\",\"usage\":{\"prompt_tokens\":5}}\n\n",
+            "data: {\"text\":\"weir\",\"stats\":{\"prompt_tokens\":5}}\n\n",
+            "data: {\"text\":\"weir\",\"prompt_eval_count\":5}\n\n",
+            "data: {\"text\":\"weir\",\"error\":\"No.\"}\n\n",
+            "data: {\"text\":\"weir\"} {\"text\":\"weir\"}\n\n",
+            "event: error\ndata: {\"text\":\"weir\"}\n\n",
+            "data: [{\"text\":\"weir\"}]\n\n",
+            "data: {\"text\":\"weir\n\n",
+            "data: \"weir\"\n\n",
+            "data: {\"type\":\"ping\"}\n\n",
+            "weir\n\n",
+        ] {
+            assert_eq!(compared(event, event), 0, "{event}");
+        }
     }
 }

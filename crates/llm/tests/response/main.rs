@@ -5,6 +5,8 @@ mod compressed;
 #[cfg(test)]
 mod corpus;
 #[cfg(test)]
+mod data_stream;
+#[cfg(test)]
 mod exclusion;
 #[cfg(test)]
 mod frames;
@@ -17,6 +19,8 @@ mod nasty;
 mod pointers;
 #[cfg(test)]
 mod providers;
+#[cfg(test)]
+mod repeated;
 #[cfg(test)]
 mod shapes;
 #[cfg(test)]

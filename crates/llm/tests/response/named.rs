@@ -274,6 +274,58 @@ fn a_whole_message_of_the_type_of_a_chunk_counts_once() {
     assert_eq!(sum_of_events(&events), Some((10, 5, 15)));
 }
 
+/// A message in the form of LangChain's JavaScript library.
+fn serialized(class: &str, id: &str, input: u64, output: u64) -> Value {
+    let usage = json!({"input_tokens": input, "output_tokens": output, "total_tokens": input + output});
+    let forged = json!({"id": ["AIMessageChunk"], "usage_metadata": {"input_tokens": 9000}});
+    json!({"lc": 1, "type": "constructor", "id": ["langchain_core", "messages", class], "kwargs": {
+        "content": "x", "id": id, "usage_metadata": usage, "response_metadata": {},
+        "tool_calls": [{"name": "f", "args": forged, "id": "t", "type": "tool_call"}]}})
+}
+
+#[test]
+fn serialized_chunks_of_a_message_add_up() {
+    let chunk = |id: &str, input, output| serialized("AIMessageChunk", id, input, output);
+    let alone = [chunk("a", 10, 1), chunk("a", 0, 1), chunk("a", 0, 3), chunk("b", 20, 2)];
+    assert_eq!(sum_of_events(&alone), Some((30, 7, 37)));
+    let of_agents = alone.clone().map(|chunk| json!([chunk, {"langgraph_step": 1}]));
+    assert_eq!(sum_of_events(&of_agents), Some((30, 7, 37)));
+    let whole =
+        json!({"messages": [serialized("AIMessage", "a", 10, 5), serialized("AIMessage", "b", 20, 2)]});
+    for chunks in [&alone, &of_agents] {
+        let then_whole = [&chunks[..], std::slice::from_ref(&whole)].concat();
+        assert_eq!(sum_of_events(&then_whole), Some((30, 7, 37)));
+    }
+}
+
+#[test]
+fn serialized_whole_messages_count_once() {
+    let whole = serialized("AIMessageChunk", "a", 10, 5);
+    let state = json!({"messages": [whole]});
+    assert_eq!(sum_of_events(&[state.clone(), state.clone(), state]), Some((10, 5, 15)));
+    let event = |name: &str, data: Value| json!({"event": name, "run_id": "r", "data": data});
+    let events = [
+        event("on_chat_model_stream", json!({"chunk": serialized("AIMessageChunk", "a", 10, 1)})),
+        event("on_chat_model_stream", json!({"chunk": serialized("AIMessageChunk", "a", 0, 4)})),
+        event("on_chat_model_end", json!({"output": whole})),
+    ];
+    assert_eq!(sum_of_events(&events), Some((10, 5, 15)));
+    let partial = |output: u64| {
+        let messages = json!([serialized("AIMessageChunk", "a", 10, output)]);
+        format!("event: messages/partial\ndata: {messages}\n\n")
+    };
+    let usage = read(&[partial(1), partial(3), partial(5)].concat()).usage.unwrap();
+    assert_eq!((usage.input, usage.output), (10, 5));
+    let answer = |id: &str, input| serialized("AIMessage", id, input, 5);
+    assert_eq!(input_and_output(&answer("a", 10)), Some((10, 5)));
+    assert_eq!(input_and_output(&json!({"output": answer("a", 10)})), Some((10, 5)));
+    // Messages before the user's last one belong to earlier responses.
+    let user = json!({"lc": 1, "type": "constructor", "id": ["langchain_core", "messages", "HumanMessage"],
+        "kwargs": {"content": "Hi", "id": "h"}});
+    let history = json!([user, answer("a", 100), user, answer("b", 10), answer("c", 20)]);
+    assert_eq!(input_and_output(&json!({"messages": history})), Some((30, 10)));
+}
+
 #[test]
 fn many_events_of_an_agent_add_up() {
     let event = |id: u64| {

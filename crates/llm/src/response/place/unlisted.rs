@@ -15,7 +15,7 @@ pub(super) fn aside(key: &[u8], place: Node) -> Node {
     if let Some(field) = names::field(key, is_named) {
         return if is_listed { Node::FoundInList(field) } else { Node::Found(field) };
     }
-    if names::is_usage(key) {
+    if !is_named && names::is_usage(key) {
         return if is_listed { Node::ListedCounts } else { Node::Counts };
     }
     let is = |names: &[&[u8]]| names.iter().any(|name| key.eq_ignore_ascii_case(name));

@@ -11,7 +11,7 @@ use crate::response::stored::StoredAnswer;
 use crate::response::tally::{Field, Tally, count};
 use serde_json::Value;
 
-/// The type of a chunk of a message in LangChain. The usage of all chunks adds up. Messages that the state of an
+/// The type or class of a chunk of a message in LangChain. The usage of all chunks adds up. Messages that the state of an
 /// agent contains may have this type too, but they are whole.
 const MESSAGE_CHUNK: &[u8] = b"AIMessageChunk";
 
@@ -23,11 +23,11 @@ impl Reader for Report {
         if let Some(search) = &self.search {
             return search.child(parent, key);
         }
-        if self.has_list_events && parent == Node::Root {
-            let part = Node::AgentMessage.child(key, true);
-            if matches!(part, Node::MessageId | Node::MessageMetadata | Node::MessageUsage) {
-                return self.marked(part);
-            }
+        if self.has_list_events
+            && parent == Node::Root
+            && let Some(part) = message_member(key)
+        {
+            return self.marked(part);
         }
         match parent.everyday(key) {
             Some(node) => node,
@@ -36,8 +36,11 @@ impl Reader for Report {
     }
 
     fn element(&mut self, array: Node, index: u32) -> Node {
-        self.list |= matches!(array, Node::Root) && !self.events;
-        self.has_list_events |= matches!(array, Node::Root) && self.events;
+        if matches!(array, Node::Root) {
+            self.trace_effect();
+            self.list |= !self.events;
+            self.has_list_events |= self.events;
+        }
         match &self.search {
             Some(search) => search.element(array, index),
             None => array.element(),
@@ -55,7 +58,10 @@ impl Reader for Report {
     fn close(&mut self, node: Node) {
         let (source, covers) = match node {
             Node::Root => return self.close_document(),
-            Node::AgentMessage | Node::Output => return self.end_message(false),
+            Node::AgentMessage | Node::Output => {
+                let is_chunk = std::mem::take(&mut self.document.is_serialized_chunk);
+                return self.end_message(is_chunk && !self.has_whole_messages);
+            }
             Node::MessageUsage => {
                 let mut usage = std::mem::take(&mut self.open);
                 usage.add_members();
@@ -112,31 +118,19 @@ impl Reader for Report {
             self.end_call(self.document.is_partial);
         }
         self.document.failed |= std::mem::take(&mut self.error_event);
-        self.ended_in_error |= self.document.is_only_error();
-        self.delivered = self.delivered.saturating_add(self.document.delivered());
-        self.repeated = self.repeated.max(self.document.repeated());
-        let tells_output = self.document.tells_output;
-        self.document = Document::default();
-        if tells_output {
-            self.covered = self.delivered();
+        if let Some(trace) = &mut self.trace {
+            trace.end_document(&self.document);
         }
+        self.take_text();
     }
 
     fn scalar(&mut self, node: Node, token: Option<&[u8]>) {
         let null = token == Some(b"null");
         match node {
             Node::Count(_) | Node::Own(_) if null => {}
-            Node::Count(_)
-            | Node::Own(_)
-            | Node::Found(_)
-            | Node::FoundInList(_)
-            | Node::Iteration(_)
-            | Node::ToolCount(_)
-            | Node::PairValue
-            | Node::CountValue
-            | Node::MetadataCount(_)
-            | Node::Tokens
-            | Node::CacheCount => self.count_at(node, token),
+            // Clients can set metadata too, but only to text, so a number comes from the provider.
+            Node::MetadataCount(_) => self.count_at(node, token),
+            node if node.is_count() => self.count_at(node, token),
             Node::PartialMark => self.document.is_partial = token == Some(b"true"),
             Node::ErrorCode if !matches!(token, Some(b"null" | b"0" | b"false")) => self.fail(),
             Node::Success if token == Some(b"false") => self.fail(),
@@ -171,16 +165,7 @@ impl Reader for Report {
 
     fn word(&mut self, node: Node, word: Option<&[u8]>) {
         match node {
-            Node::Count(_)
-            | Node::Own(_)
-            | Node::Found(_)
-            | Node::FoundInList(_)
-            | Node::Iteration(_)
-            | Node::ToolCount(_)
-            | Node::PairValue
-            | Node::CountValue
-            | Node::Tokens
-            | Node::CacheCount => self.count_at(node, word),
+            node if node.is_count() => self.count_at(node, word),
             Node::PairName => self.unusual().pair.0 = word.and_then(|word| names::field(word, false)),
             Node::CountName => self.unusual().pair.0 = word.and_then(|word| names::field(word, true)),
             Node::CacheTtl => {
@@ -197,12 +182,13 @@ impl Reader for Report {
             }
             Node::Error => self.fail(),
             Node::CallMark => self.document.is_call = true,
-            Node::MessageId => {
+            Node::MessageId | Node::EventId => {
                 word.into_iter().for_each(|id| self.unusual().calls.message_id(id));
             }
             Node::MessageAuthor => {
                 self.unusual().calls.message_author(word.unwrap_or_default());
             }
+            Node::ClassName => self.document.is_serialized_chunk = word == Some(MESSAGE_CHUNK),
             Node::Type => self.kind(word.unwrap_or_default()),
             _ => {}
         }
@@ -234,7 +220,12 @@ impl Reader for Report {
             Node::Status(_) => self.document.status_piece(piece),
             Node::Root | Node::Quoted => self.quoted_piece(piece),
             node if node.is_counts() => self.quoted_piece(piece),
-            _ => self.characters(node, characters(piece)),
+            _ => {
+                if let Some(trace) = &mut self.trace {
+                    trace.text(node, piece);
+                }
+                self.add_text(node, characters(piece));
+            }
         }
     }
 
@@ -248,6 +239,39 @@ impl Reader for Report {
     }
 
     fn characters(&mut self, node: Node, characters: u64) {
+        self.trace_effect();
+        self.add_text(node, characters);
+    }
+
+    fn skipped(&mut self, value: &[u8], is_string: bool) {
+        if let Some(trace) = &mut self.trace {
+            trace.skipped(value, is_string);
+        }
+    }
+
+    fn passed(&mut self, node: Node, before: usize, piece: &[u8]) {
+        self.trace_effect();
+        if !matches!(node, Node::Other | Node::Metadata) {
+            let beyond = piece.get(LABEL.saturating_sub(before)..).unwrap_or_default();
+            self.document.text = self.document.text.saturating_add(characters(beyond));
+        }
+    }
+
+    fn unread(&mut self, bytes: &[u8]) {
+        if !bytes.is_empty() {
+            self.trace_effect();
+            self.raw.take(bytes);
+        }
+    }
+
+    fn malformed(&mut self) {
+        self.broken(Cause::Malformed);
+    }
+}
+
+impl Report {
+    /// Adds text of the open document.
+    fn add_text(&mut self, node: Node, characters: u64) {
         let count = match node {
             // The root is reported only for text outside of documents.
             Node::Root => &mut self.delivered,
@@ -267,23 +291,29 @@ impl Reader for Report {
         *count = count.saturating_add(characters);
     }
 
-    fn passed(&mut self, node: Node, before: usize, piece: &[u8]) {
-        if !matches!(node, Node::Other | Node::Metadata) {
-            let beyond = piece.get(LABEL.saturating_sub(before)..).unwrap_or_default();
-            self.document.text = self.document.text.saturating_add(characters(beyond));
+    /// Ends a document that only has text.
+    fn take_text(&mut self) {
+        self.ended_in_error |= self.document.is_only_error();
+        self.delivered = self.delivered.saturating_add(self.document.delivered());
+        self.repeated = self.repeated.max(self.document.repeated());
+        let tells_output = self.document.tells_output;
+        self.document = Document::default();
+        if tells_output {
+            self.covered = self.delivered();
         }
     }
 
-    fn unread(&mut self, bytes: &[u8]) {
-        self.raw.take(bytes);
+    /// Reads a document that equals an earlier one in all but its texts.
+    pub(in crate::response) fn repeat_document(
+        &mut self,
+        document: Document,
+        texts: impl Iterator<Item = (Node, u64)>,
+    ) {
+        self.document = document;
+        texts.for_each(|(node, characters)| self.add_text(node, characters));
+        self.take_text();
     }
 
-    fn malformed(&mut self) {
-        self.broken(Cause::Malformed);
-    }
-}
-
-impl Report {
     /// Returns the place of a key that does not occur in nearly every event.
     fn other_child(&mut self, parent: Node, key: &[u8]) -> Node {
         let node = match parent {
@@ -318,6 +348,7 @@ impl Report {
 
     /// Records that the call failed.
     fn fail(&mut self) {
+        self.trace_effect();
         self.ended_in_error = true;
         self.document.failed = true;
     }
@@ -330,12 +361,22 @@ impl Report {
             return;
         }
         if matches!(kind, b"error" | b"response.failed") {
+            self.trace_effect();
             self.ended_in_error = true;
         }
         self.document.is_usage |= names::is_named_usage(kind);
         self.document.is_chunk |= kind == MESSAGE_CHUNK;
         self.document.mute |= kind == b"error";
         self.document.repeats |= repeats(kind, self.events);
+    }
+}
+
+/// Returns the place of a member of an event that is a message.
+fn message_member(key: &[u8]) -> Option<Node> {
+    match Node::AgentMessage.child(key, true) {
+        Node::MessageId => Some(Node::EventId),
+        part @ (Node::MessageMetadata | Node::MessageUsage) => Some(part),
+        _ => None,
     }
 }
 

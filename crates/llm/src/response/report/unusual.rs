@@ -32,6 +32,7 @@ pub(super) struct Unusual {
 impl Report {
     /// Ends a message of an agent, or a chunk of one.
     pub(super) fn end_message(&mut self, is_chunk: bool) {
+        self.trace_effect();
         let Some(unusual) = &mut self.unusual else { return };
         let tells_output = unusual.calls.end_message(is_chunk);
         self.document.tells_output |= tells_output;
@@ -46,6 +47,7 @@ impl Report {
     }
 
     pub(super) fn unusual(&mut self) -> &mut Unusual {
+        self.trace_effect();
         self.unusual.get_or_insert_default()
     }
 
@@ -63,6 +65,7 @@ impl Report {
     }
 
     pub(super) fn take_pair(&mut self, node: Node) {
+        self.trace_effect();
         let Some(unusual) = &mut self.unusual else { return };
         if let (Some(field), Some(value)) = std::mem::take(&mut unusual.pair) {
             match node {
@@ -95,6 +98,7 @@ impl Report {
 
     /// Parses a count of tokens, which may be a string.
     pub(super) fn count_at(&mut self, node: Node, token: Option<&[u8]>) {
+        self.trace_effect();
         let value = token.and_then(|token| count(token.trim_ascii()));
         match (node, value) {
             (Node::Count(field), Some(value)) => self.open.set(field, value),
