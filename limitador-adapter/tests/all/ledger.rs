@@ -85,6 +85,7 @@ on_every_storage![
     no_interval_of_a_sliding_window_s_length_has_more_than_its_maximum,
     a_sliding_window_says_when_enough_of_it_is_over,
     a_sliding_window_takes_back_what_a_failed_request_was_charged,
+    a_sliding_window_is_empty_when_its_last_charge_that_was_not_refunded_is_over,
     a_commit_credits_no_other_window,
     ;
     unsharded:
@@ -772,6 +773,21 @@ async fn a_sliding_window_takes_back_what_a_failed_request_was_charged(storage: 
     ledger.commit("0", vec![charge(&slot, 0)], now + MINUTE + Duration::from_secs(5)).await.unwrap();
     assert_eq!(books(&ledger, now + MINUTE + Duration::from_secs(5)).await, [(1, 0)]);
     assert_eq!(books(&ledger, now + MINUTE + Duration::from_secs(20)).await, []);
+}
+
+async fn a_sliding_window_is_empty_when_its_last_charge_that_was_not_refunded_is_over(storage: Storage) {
+    let (ledger, now) = storage.ledger(100).await;
+    let half = MINUTE / 2;
+    let slot = |amount| Hold {
+        charge_at: ChargeAt::Admission,
+        ..hold(key_of("alice", Unit::Requests, Window::Sliding(MINUTE)), amount, 5)
+    };
+    ledger.reserve("1", vec![slot(1)], now).await.unwrap();
+    ledger.reserve("2", vec![slot(1)], now + half).await.unwrap();
+    ledger.commit("2", vec![charge(&slot(1), 0)], now + half).await.unwrap();
+    // Not even an empty window has room for this.
+    let refused = ledger.reserve("3", vec![slot(6)], now + half).await.unwrap();
+    assert_eq!(refused.statuses, [Status { limited: true, reset: half, ..good(5, 4, 1) }]);
 }
 
 async fn a_commit_credits_no_other_window(storage: Storage) {

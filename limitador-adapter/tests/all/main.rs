@@ -22,6 +22,7 @@ mod operators;
 mod page;
 mod plans;
 mod redis;
+mod redis_batches;
 mod redis_cluster;
 mod redis_faults;
 mod restarted;

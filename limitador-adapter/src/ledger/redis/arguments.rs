@@ -33,10 +33,10 @@ pub fn numbers_of_attempt(attempt: &Attempt) -> String {
     format!("{} {}", attempt.shards.bits(), attempt.number)
 }
 
-/// Formats the thresholds of buckets. `first` is the position of the first bucket in KEYS.
-pub fn warn_rules<'a>(first: usize, rules: impl Iterator<Item = &'a Option<WarnAt>>) -> String {
+/// Formats the thresholds of a call's buckets.
+pub fn warn_rules<'a>(rules: impl Iterator<Item = &'a Option<WarnAt>>) -> String {
     let mut text = String::new();
-    for (position, rule) in (first..).zip(rules) {
+    for (position, rule) in (1_usize..).zip(rules) {
         let Some(WarnAt { max, thresholds }) = rule else { continue };
         let percents = thresholds.iter().map(|threshold| u64::from(threshold.percent()));
         let numbers = numbers([*max].into_iter().chain(percents));

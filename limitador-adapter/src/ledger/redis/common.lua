@@ -36,6 +36,8 @@
 
 local LAPSES, BUCKETS, HOLDS, LIMITS = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local PREFIX = string.sub(LAPSES, 1, -string.len('lapses') - 1)
+-- Where the id begins in the key of a reservation.
+local ID = string.len(PREFIX) + 3
 -- The largest integer that Lua represents exactly. Sums saturate at this value.
 local MOST = 9007199254740991
 local REMEMBERED = 30 * 60 * 1000
@@ -57,8 +59,12 @@ if not now then
   now = time[1] * 1000 + math.floor(time[2] / 1000)
 end
 
+-- How numbers are written. '%d' is twice as fast as '%.0f', but not exact in a Redis for 32 bits.
+local INTEGER = string.format('%d', MOST) == '9007199254740991' and '%d' or '%.0f'
+local FIVE_INTEGERS = string.sub(string.rep(INTEGER .. ' ', 5), 1, -2)
+
 local function text(number)
-  return string.format('%.0f', number)
+  return string.format(INTEGER, number)
 end
 
 -- The ends of the calendar periods that the caller named, and whether `now` is outside one of them. In that
@@ -69,8 +75,8 @@ local calendar, elsewhere = {}, false
 -- "Now" for a gauge. A period is followed by its bounds in ms: "Month-Europe/Berlin 1793487600000
 -- 1796079600000".
 local function window_of(argument)
+  if not string.find(argument, ' ', 1, true) then return argument end
   local name, from, to = string.match(argument, '^(%S+) (%d+) (%d+)$')
-  if not name then return argument end
   from, to = tonumber(from), tonumber(to)
   if now < from or now >= to then elsewhere = true end
   calendar[name] = to
@@ -111,6 +117,7 @@ end
 
 -- Returns the length of a bucket's sliding window, if it has one.
 local function sliding_length(name)
+  if not string.find(name, '-sliding"', 1, true) then return nil end
   local length = string.match(name, '^[^"]*"[^"]*","[^"]*","(%d+)%-sliding"')
   return length and tonumber(length)
 end
@@ -197,6 +204,7 @@ local function forget(it)
   if it.length then redis.call('DEL', slots_of(it.name, 's'), slots_of(it.name, 'o')) end
 end
 
+-- The buckets of the call by name, and their names in the order in which they were read.
 local buckets, order = {}, {}
 
 local AMENDED = PREFIX .. 'amended'
@@ -208,8 +216,7 @@ end
 
 -- Adds an operator's changes to a bucket.
 local function amend(name, it)
-  it.epoch, it.granted = 0, 0
-  local record = is_amended and redis.call('GET', amendment_of(name))
+  local record = redis.call('GET', amendment_of(name))
   if not record then return end
   local epoch, granted, ends = string.match(record, '^(%d+) (%d+) (%d+)')
   it.epoch = tonumber(epoch)
@@ -233,16 +240,20 @@ end
 local function bucket(name)
   local known = buckets[name]
   if known then return known end
-  known = { used = 0, ends = 0, held = 0, holds = 0, untils = 0, name = name, length = sliding_length(name), first = 0, older = '' }
+  known = {
+    used = 0, ends = 0, held = 0, holds = 0, untils = 0, expires = 0, name = name, length = sliding_length(name),
+    first = 0, older = '', epoch = 0, granted = 0,
+  }
   local record = redis.call('GET', name)
   if record then
     local used, ends, held, holds, untils = string.match(record, '^(%d+) (%d+) (%d+) (%d+) (%d+)$')
     known.used, known.ends, known.there = tonumber(used), tonumber(ends), true
     known.held, known.holds, known.untils = tonumber(held), tonumber(holds), tonumber(untils)
+    known.expires = math.max(known.ends, known.untils) + SPARE
     if known.ends <= now then known.used, known.ends = 0, 0 end
     if known.length and known.ends > 0 then read_slots(known) end
   end
-  amend(name, known)
+  if is_amended then amend(name, known) end
   buckets[name] = known
   order[#order + 1] = name
   return known
@@ -254,16 +265,20 @@ local function save_one(name, it)
     if it.there then
       forget(it)
       if redis.call('ZREM', BUCKETS, name) == 1 then give_back(name) end
-      it.there = false
+      it.there, it.expires = false, 0
     end
     return
   end
-  local record = text(it.used) .. ' ' .. text(it.ends) .. ' ' .. text(it.held) .. ' ' .. text(it.holds) .. ' '
-    .. text(it.untils)
-  local expires = text(math.max(it.ends, it.untils) + SPARE)
-  redis.call('SET', name, record, 'PXAT', expires)
+  local record = string.format(FIVE_INTEGERS, it.used, it.ends, it.held, it.holds, it.untils)
+  local expires = math.max(it.ends, it.untils) + SPARE
+  if it.there and expires <= it.expires then
+    redis.call('SET', name, record, 'KEEPTTL')
+  else
+    redis.call('SET', name, record, 'PXAT', text(expires))
+    it.expires = expires
+  end
   if it.slot and (it.slot_changed or it.older_changed) then
-    save_slots(it, expires)
+    save_slots(it, text(expires))
     it.slot_changed = false
   end
   if not it.there or it.begun then
@@ -280,6 +295,9 @@ local function save()
     if it.changed then save_one(name, it) end
   end
 end
+
+-- How many more holds there are after the calls of a batch.
+local held_more = 0
 
 local function hold(it, amount, untils)
   it.held, it.holds = math.min(it.held + amount, MOST), it.holds + 1
@@ -413,7 +431,7 @@ local function status(told, it, window, amount, max, limited, overflows)
   if window == 'Now' then
     told[#told + 1] = 1000
   elseif it.length then
-    local ends = limited and leaves(it, max - amount) or it.ends
+    local ends = limited and leaves(it, math.max(max - amount, 0)) or it.ends
     told[#told + 1] = it.ends > 0 and ends - now or it.length
   else
     told[#told + 1] = (it.ends > 0 and it.ends or window_end(window)) - now
@@ -456,7 +474,7 @@ local function warned_of(name)
   return PREFIX .. 'w:' .. name
 end
 
--- The thresholds of the call's buckets, by their positions in KEYS: the maximum, and the percentages.
+-- The thresholds of the call's buckets, by their positions in the call: the maximum, and the percentages.
 local rules = {}
 
 -- Parses "POSITION MAX PERCENT...;" for each bucket with thresholds.
@@ -497,36 +515,49 @@ local function warn(it, asked, rule)
   redis.call('SET', warned_of(it.name), record, 'PXAT', text(last))
 end
 
--- Appends the reached thresholds to a reply of numbers: the position of the bucket in KEYS, and the numbers.
-local function report(told)
+-- Appends the reached thresholds to a reply of numbers: the position of the bucket in the call, and the numbers.
+-- `first` is the position of the call's first bucket in KEYS.
+local function report(told, first)
   for _, one in ipairs(crossed) do
-    local at = 5
+    local at = first
     while KEYS[at] and KEYS[at] ~= one.asked do at = at + 1 end
-    told[#told + 1] = at
+    told[#told + 1] = at - first + 1
     for _, number in ipairs(one.numbers) do told[#told + 1] = number end
   end
   return told
 end
 
--- Returns the set that remembers the settled ids of a quarter of an hour whose hashes begin with the same four
--- digits, and the number of this hash in it. Redis stores a set of up to 512 numbers without any overhead for
--- each.
-local function settled_in(quarter, hash)
-  return PREFIX .. 'd:' .. text(quarter) .. ':' .. string.sub(hash, 1, 4), text(tonumber(string.sub(hash, 5, 16), 16))
+-- The quarters of an hour whose settled ids are remembered: the beginnings of the names of their sets, the newest
+-- first, and when the newest is forgotten. A set has the ids whose hashes begin with the same four digits. Redis
+-- stores a set of up to 512 numbers without any overhead for each.
+local quarters
+
+local function settled_sets()
+  if not quarters then
+    local newest = math.floor(now / QUARTER)
+    quarters = { expires = text((newest + 1) * QUARTER + REMEMBERED) }
+    for back = 0, REMEMBERED / QUARTER do quarters[back + 1] = PREFIX .. 'd:' .. text(newest - back) .. ':' end
+  end
+  return quarters
+end
+
+-- Returns the end of the name of an id's sets, and its number in them.
+local function hash_of(id)
+  local hash = redis.sha1hex(id)
+  return string.sub(hash, 1, 4), text(tonumber(string.sub(hash, 5, 16), 16))
 end
 
 -- Remembers that an id is settled.
 local function settle(id)
-  local quarter = math.floor(now / QUARTER)
-  local set, number = settled_in(quarter, redis.sha1hex(id))
-  redis.call('SADD', set, number)
-  redis.call('PEXPIREAT', set, text((quarter + 1) * QUARTER + REMEMBERED))
+  local sets, digits, number = settled_sets(), hash_of(id)
+  redis.call('SADD', sets[1] .. digits, number)
+  redis.call('PEXPIREAT', sets[1] .. digits, sets.expires)
 end
 
 local function is_settled(id)
-  local quarter, hash = math.floor(now / QUARTER), redis.sha1hex(id)
-  for back = 0, REMEMBERED / QUARTER do
-    if redis.call('SISMEMBER', settled_in(quarter - back, hash)) == 1 then return true end
+  local digits, number = hash_of(id)
+  for _, set in ipairs(settled_sets()) do
+    if redis.call('SISMEMBER', set .. digits, number) == 1 then return true end
   end
   return false
 end
@@ -534,7 +565,7 @@ end
 -- Returns the record of a reservation: a table, "settled", or nil.
 local function known_of(name)
   local record = redis.call('GET', name)
-  if not record then return is_settled(string.sub(name, string.len(PREFIX .. 'r:') + 1)) and 'settled' or nil end
+  if not record then return is_settled(string.sub(name, ID)) and 'settled' or nil end
   -- Earlier versions remembered settled ids like this.
   if record == 'settled' then return record end
   local untils = string.match(record, '^over (%d+)$')

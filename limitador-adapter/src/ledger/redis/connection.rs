@@ -7,13 +7,13 @@
 
 use super::connect::{self, Connection};
 use super::credentials::CredentialFiles;
-use super::errors::unavailable;
+use super::errors::{error_of_call, unavailable};
 use super::key_name::{KeyNames, ONLY_TAG, SHARD_TAGS};
 use super::sentinels::{self, Failover};
 use super::url::{RedisUrl, Topology};
 use crate::ledger::{StorageFault, Unavailable};
 use futures::future::join_all;
-use redis::{FromRedisValue, RedisError};
+use redis::{FromRedisValue, RedisError, Value};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
@@ -28,11 +28,12 @@ const BACKOFF: Duration = Duration::from_millis(200);
 const FAILOVER: Duration = Duration::from_secs(10);
 
 /// A Lua script.
-pub struct Script(redis::Script);
+#[derive(Clone)]
+pub struct Script(Arc<redis::Script>);
 
 impl Script {
     pub fn new(source: &str) -> Self {
-        Self(redis::Script::new(source))
+        Self(Arc::new(redis::Script::new(source)))
     }
 
     fn invocation(&self, keys: &[String], arguments: &[String]) -> redis::ScriptInvocation<'_> {
@@ -131,6 +132,13 @@ impl Links {
     }
 }
 
+fn reply_to_call(reply: Value) -> Result<Vec<i64>, RedisError> {
+    match reply {
+        Value::BulkString(error) => Err(error_of_call(&String::from_utf8_lossy(&error))),
+        numbers => Ok(redis::from_redis_value(numbers)?),
+    }
+}
+
 fn another_master() -> Unavailable {
     Unavailable::new(StorageFault::Unreachable, "another server is becoming the master")
 }
@@ -180,6 +188,10 @@ impl Link {
         Self { timeout, ..self }
     }
 
+    pub fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
     /// Runs a script in one round trip, or in two if the server does not have the script yet.
     pub async fn run<T: FromRedisValue>(
         &self,
@@ -190,6 +202,20 @@ impl Link {
         let mut open = self.open().await?;
         let answered = open.connection.invoke(&script.invocation(keys, arguments)).await;
         answered.map_err(|error| self.failed(&open, &error))
+    }
+
+    /// Runs a script that replies to several calls, each with numbers or with a text that is its error.
+    pub async fn run_batch(
+        &self,
+        script: &Script,
+        keys: &[String],
+        arguments: &[String],
+    ) -> Result<Vec<Result<Vec<i64>, Unavailable>>, Unavailable> {
+        let mut open = self.open().await?;
+        let answered = open.connection.invoke::<Vec<Value>>(&script.invocation(keys, arguments)).await;
+        let replies = answered.map_err(|error| self.failed(&open, &error))?;
+        let reply = |reply| reply_to_call(reply).map_err(|error| self.failed(&open, &error));
+        Ok(replies.into_iter().map(reply).collect())
     }
 
     pub async fn ask<T: FromRedisValue>(&self, command: &[&str]) -> Result<T, Unavailable> {

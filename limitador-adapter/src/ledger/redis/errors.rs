@@ -11,6 +11,12 @@ pub fn unavailable(place: &RedisUrl, error: &RedisError) -> Unavailable {
     Unavailable::new(fault, format!("{}{hint}", told(place, error)))
 }
 
+/// Returns the error of a call in a batch, which its script replies with as a text: a code, and what went wrong.
+pub fn error_of_call(text: &str) -> RedisError {
+    let (code, detail) = text.split_once(' ').unwrap_or((text, ""));
+    redis::make_extension_error(code.to_owned(), Some(detail.to_owned()))
+}
+
 /// Returns the fault, and what to do about it if the error does not say so.
 fn fault(error: &RedisError) -> (StorageFault, &'static str) {
     match error.code() {

@@ -1,11 +1,13 @@
 //! The ledger in Redis (version 7 or newer) or Valkey. Several adapters share every bucket and every hold
 //! exactly.
 //!
-//! Each call runs one script, so it is atomic and takes one round trip for any number of limits. The server's
-//! clock decides ([`clock`]). `common.lua` describes the records. Reserve and commit can be repeated, even at
-//! another adapter. A hit has no id, so if its reply is lost, it may have been charged.
+//! Each call is decided by a script, so it is atomic and takes one round trip for any number of limits. Calls that
+//! wait at the same time share a run of the script ([`batches`]). The server's clock decides ([`clock`]).
+//! `common.lua` describes the records. Reserve and commit can be repeated, even at another adapter. A hit has no
+//! id, so if its reply is lost, it may have been charged.
 
 mod arguments;
+mod batches;
 mod clock;
 mod connect;
 mod connection;
@@ -33,6 +35,7 @@ use crate::ledger::{
     When, is_worker,
 };
 use arguments::{amount, charge_at, deferred_numbers, flag, numbers, numbers_of_attempt, stored, warn_rules};
+use batches::{BatchedCall, Batches};
 use clock::ServerClock;
 use connection::{Link, Script};
 use credentials::CredentialFiles;
@@ -59,10 +62,6 @@ const BATCH: usize = 500;
 /// The number of reservations that one script inspects to find those of workers that are gone.
 const RESERVATIONS: usize = 100;
 
-/// The position in KEYS after the common keys, and after a reservation's key, which follows them.
-const AFTER_COMMON: usize = 5;
-const AFTER_RESERVATION: usize = 6;
-
 /// The room for counters in bytes if the server does not report its memory.
 const UNKNOWN_ROOM: u64 = 4 << 30;
 
@@ -84,6 +83,25 @@ pub struct RedisLedger {
     server: ServerClock,
     crossings: Crossings,
     scripts: Arc<Scripts>,
+    batches: CallBatches,
+}
+
+/// The most frequent calls, which are sent in batches.
+struct CallBatches {
+    reserve: Arc<Batches>,
+    commit: Arc<Batches>,
+    hit: Arc<Batches>,
+}
+
+impl CallBatches {
+    fn new(scripts: &Scripts) -> Self {
+        let batches = |script: &Script| Batches::new(script.clone());
+        Self {
+            reserve: batches(&scripts.reserve),
+            commit: batches(&scripts.commit),
+            hit: batches(&scripts.hit),
+        }
+    }
 }
 
 /// Which clock decides when windows begin and end.
@@ -96,6 +114,7 @@ enum WhoseTime {
 impl RedisLedger {
     /// Creates a ledger with this capacity. The server need not be reachable yet.
     pub fn new(place: RedisUrl, capacity: Option<Capacity>) -> Result<Self, String> {
+        let scripts = Arc::<Scripts>::default();
         Ok(Self {
             link: Arc::new(Link::new(place)?),
             prefix: String::new(),
@@ -108,7 +127,8 @@ impl RedisLedger {
             clock: WhoseTime::Server,
             server: ServerClock::default(),
             crossings: Crossings::default(),
-            scripts: Arc::default(),
+            batches: CallBatches::new(&scripts),
+            scripts,
         })
     }
 
@@ -159,17 +179,31 @@ impl RedisLedger {
         Ok(ScriptReply(self.link.run::<Vec<i64>>(script, keys, arguments).await?.into_iter()))
     }
 
-    /// Runs a script that needs the calendar. `arguments` receives the server's estimated time. If the server
-    /// is in another period, it replies with its time, and the script runs again.
-    async fn run_by_calendar(
+    /// Runs a call in a batch. `keys` ends with the buckets, and `arguments` begins with their number.
+    async fn run_in_batch(
         &self,
-        script: &Script,
+        batches: &Arc<Batches>,
         keys: &[String],
+        arguments: Vec<String>,
         now: Moment,
-        arguments: impl Fn(Duration) -> Vec<String>,
     ) -> Result<ScriptReply, Unavailable> {
+        let call = BatchedCall { shared: [self.time(now), self.room()], keys: keys.to_vec(), arguments };
+        let reply = batches.run(&self.link, || self.keys([], []), call).await?;
+        Ok(ScriptReply(reply.into_iter()))
+    }
+
+    /// Runs a script that needs the calendar. `run` receives the server's estimated time. If the server is in another
+    /// period, it replies with its time, and the script runs again.
+    async fn run_by_calendar<R>(
+        &self,
+        now: Moment,
+        run: impl Fn(Duration) -> R,
+    ) -> Result<ScriptReply, Unavailable>
+    where
+        R: Future<Output = Result<ScriptReply, Unavailable>>,
+    {
         for _ in 0..clock::ATTEMPTS {
-            let mut reply = self.run(script, keys, &arguments(self.server.time(now))).await?;
+            let mut reply = run(self.server.time(now)).await?;
             if !reply.is_elsewhere() {
                 return Ok(reply);
             }
@@ -186,12 +220,11 @@ impl RedisLedger {
         attempt: Option<Attempt>,
         now: Moment,
     ) -> Result<LedgerOutcome, Unavailable> {
-        let keys = self.keys([self.names.reservation(id)], holds.iter().map(|hold| &hold.key));
-        let rules = warn_rules(AFTER_RESERVATION, holds.iter().map(|hold| &hold.warn_at));
+        let keys = self.keys_of_call([self.names.reservation(id)], holds.iter().map(|hold| &hold.key));
+        let rules = warn_rules(holds.iter().map(|hold| &hold.warn_at));
         let attempt = attempt.map(|attempt| numbers_of_attempt(&attempt)).unwrap_or_default();
-        let arguments = |server: Duration| {
-            let (rules, attempt) = (rules.clone(), attempt.clone());
-            let mut arguments = vec![self.time(now), id.to_owned(), self.room(), rules, attempt];
+        let run = |server: Duration| {
+            let mut arguments = vec![holds.len().to_string(), rules.clone(), attempt.clone()];
             for hold in &holds {
                 arguments.extend([
                     key_name::window_at(&hold.key.window, server),
@@ -202,9 +235,9 @@ impl RedisLedger {
                     charge_at(hold, server),
                 ]);
             }
-            arguments
+            self.run_in_batch(&self.batches.reserve, &keys, arguments, now)
         };
-        let mut answer = self.run_by_calendar(&self.scripts.reserve, &keys, now, arguments).await?;
+        let mut answer = self.run_by_calendar(now, run).await?;
         let admitted = answer.next()? > 0;
         let idempotency = match answer.next()? {
             0 => Idempotency::First,
@@ -212,7 +245,7 @@ impl RedisLedger {
             _ => Idempotency::Late,
         };
         let statuses = answer.statuses(holds.iter().map(|hold| (hold.max, hold.enforced)))?;
-        self.report(answer, AFTER_RESERVATION, holds.iter().map(|hold| &hold.key))?;
+        self.report(answer, holds.iter().map(|hold| &hold.key))?;
         Ok(LedgerOutcome { admitted, idempotency, statuses })
     }
 
@@ -226,7 +259,7 @@ impl RedisLedger {
             _ => Settled::AlreadySettled,
         };
         let shards = answer.shards()?;
-        self.report(answer, AFTER_RESERVATION, charges.iter().map(|charge| &charge.key))?;
+        self.report(answer, charges.iter().map(|charge| &charge.key))?;
         Ok(SettledPart { settled, shards })
     }
 
@@ -238,33 +271,32 @@ impl RedisLedger {
         charges: impl Iterator<Item = (&'a Charge, Option<DeferredCharge>)> + Clone,
         now: Moment,
     ) -> Result<ScriptReply, Unavailable> {
-        let keys = self.keys([self.names.reservation(id)], charges.clone().map(|(charge, _)| &charge.key));
+        let keys =
+            self.keys_of_call([self.names.reservation(id)], charges.clone().map(|(charge, _)| &charge.key));
         let stored = result.map(|result| stored(&result.id)).unwrap_or_default();
         let input = amount(result.map_or(0, |result| result.input));
-        let rules = warn_rules(AFTER_RESERVATION, charges.clone().map(|(charge, _)| &charge.warn_at));
-        let arguments = |server: Duration| {
-            let (stored, input, rules) = (stored.clone(), input.clone(), rules.clone());
-            let mut arguments = vec![self.time(now), id.to_owned(), self.room(), stored, input, rules];
+        let rules = warn_rules(charges.clone().map(|(charge, _)| &charge.warn_at));
+        let buckets = charges.clone().count().to_string();
+        let run = |server: Duration| {
+            let mut arguments = vec![buckets.clone(), stored.clone(), input.clone(), rules.clone()];
             for (charge, deferred) in charges.clone() {
                 let deferred =
                     deferred.map(|deferred| numbers(deferred_numbers(&deferred))).unwrap_or_default();
                 let window = key_name::window_at(&charge.key.window, server);
                 arguments.extend([window, amount(charge.amount), deferred]);
             }
-            arguments
+            self.run_in_batch(&self.batches.commit, &keys, arguments, now)
         };
-        self.run_by_calendar(&self.scripts.commit, &keys, now, arguments).await
+        self.run_by_calendar(now, run).await
     }
 
-    /// Makes the thresholds available that a script's charges have reached. `first` is the position of the
-    /// first of these buckets in KEYS.
+    /// Makes the thresholds available that a script's charges have reached.
     fn report<'a>(
         &self,
         mut reply: ScriptReply,
-        first: usize,
         buckets: impl Iterator<Item = &'a Arc<Key>> + Clone,
     ) -> Result<(), Unavailable> {
-        let crossings = reply.crossings(first, buckets)?;
+        let crossings = reply.crossings(buckets)?;
         crossings.into_iter().for_each(|crossing| self.crossings.push(crossing));
         Ok(())
     }
@@ -281,7 +313,18 @@ impl RedisLedger {
             _ => "limit-bytes",
         };
         let common = ["lapses", "buckets", "holds", limits].map(|own| self.names.own(own));
-        common.into_iter().chain(own).chain(buckets.into_iter().map(|key| self.names.bucket(key))).collect()
+        let mut keys = Vec::from(common);
+        keys.extend(self.keys_of_call(own, buckets));
+        keys
+    }
+
+    /// Returns the keys of a call in a batch: its own, and the buckets.
+    fn keys_of_call<'a>(
+        &self,
+        own: impl IntoIterator<Item = String>,
+        buckets: impl IntoIterator<Item = &'a Arc<Key>>,
+    ) -> Vec<String> {
+        own.into_iter().chain(buckets.into_iter().map(|key| self.names.bucket(key))).collect()
     }
 
     /// Formats the room for counters as the scripts read it.
@@ -373,7 +416,7 @@ impl Ledger for RedisLedger {
             }
             _ => Parking::Charged,
         };
-        self.report(answer, AFTER_RESERVATION, charges.iter().map(|one| &one.charge.key))?;
+        self.report(answer, charges.iter().map(|one| &one.charge.key))?;
         Ok(parking)
     }
 
@@ -428,10 +471,10 @@ impl Ledger for RedisLedger {
     }
 
     async fn hit(&self, hits: Vec<Hit>, now: Moment) -> Result<LedgerOutcome, Unavailable> {
-        let keys = self.keys([], hits.iter().map(|hit| &hit.key));
-        let rules = warn_rules(AFTER_COMMON, hits.iter().map(|hit| &hit.warn_at));
-        let arguments = |server: Duration| {
-            let mut arguments = vec![self.time(now), self.room(), rules.clone()];
+        let keys = self.keys_of_call([], hits.iter().map(|hit| &hit.key));
+        let rules = warn_rules(hits.iter().map(|hit| &hit.warn_at));
+        let run = |server: Duration| {
+            let mut arguments = vec![hits.len().to_string(), rules.clone()];
             for hit in &hits {
                 arguments.extend([
                     key_name::window_at(&hit.key.window, server),
@@ -442,12 +485,12 @@ impl Ledger for RedisLedger {
                     flag(hit.enforced),
                 ]);
             }
-            arguments
+            self.run_in_batch(&self.batches.hit, &keys, arguments, now)
         };
-        let mut answer = self.run_by_calendar(&self.scripts.hit, &keys, now, arguments).await?;
+        let mut answer = self.run_by_calendar(now, run).await?;
         let admitted = answer.next()? > 0;
         let statuses = answer.statuses(hits.iter().map(|hit| (hit.max, hit.enforced)))?;
-        self.report(answer, AFTER_COMMON, hits.iter().map(|hit| &hit.key))?;
+        self.report(answer, hits.iter().map(|hit| &hit.key))?;
         Ok(LedgerOutcome { admitted, idempotency: Idempotency::First, statuses })
     }
 
@@ -468,11 +511,12 @@ impl Ledger for RedisLedger {
         let Grant { key, amount: more, id } = grant;
         let keys = self.keys([self.names.bucket(&key), self.names.grant(&key, &id)], []);
         let remembered = GRANT_REMEMBERED.as_millis().to_string();
-        let arguments = |server: Duration| {
+        let run = async |server: Duration| {
             let window = key_name::window_at(&key.window, server);
-            vec![self.time(now), self.room(), window, amount(more), remembered.clone()]
+            let arguments = [self.time(now), self.room(), window, amount(more), remembered.clone()];
+            self.run(&self.scripts.grant, &keys, &arguments).await
         };
-        let mut answer = self.run_by_calendar(&self.scripts.grant, &keys, now, arguments).await?;
+        let mut answer = self.run_by_calendar(now, run).await?;
         let is_repeated = match answer.next()? {
             0 => false,
             1 => true,
@@ -485,11 +529,12 @@ impl Ledger for RedisLedger {
 
     async fn read(&self, keys: &[Arc<Key>], now: Moment) -> Result<Vec<CounterReading>, Unavailable> {
         let names = self.keys([], keys);
-        let arguments = |server: Duration| {
+        let run = async |server: Duration| {
             let windows = keys.iter().map(|key| key_name::window_at(&key.window, server));
-            [self.time(now), self.room()].into_iter().chain(windows).collect()
+            let arguments: Vec<_> = [self.time(now), self.room()].into_iter().chain(windows).collect();
+            self.run(&self.scripts.read, &names, &arguments).await
         };
-        let mut answer = self.run_by_calendar(&self.scripts.read, &names, now, arguments).await?;
+        let mut answer = self.run_by_calendar(now, run).await?;
         let reading = |key: &Arc<Key>| {
             let overflows = answer.next()? > 0;
             let key = if overflows { Arc::new(key.overflow()) } else { Arc::clone(key) };

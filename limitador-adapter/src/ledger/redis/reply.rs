@@ -59,16 +59,14 @@ impl ScriptReply {
         charged.filter(|one| one.as_ref().map_or(true, |(_, more)| *more > 0)).collect()
     }
 
-    /// Parses the thresholds that charges have reached, which are the rest of the reply. `first` is the
-    /// position of the first of these buckets in KEYS.
+    /// Parses the thresholds that charges have reached, which are the rest of the reply.
     pub fn crossings<'a>(
         &mut self,
-        first: usize,
         buckets: impl Iterator<Item = &'a Arc<Key>> + Clone,
     ) -> Result<Vec<Crossing>, Unavailable> {
         let mut crossings = Vec::new();
         while !self.0.as_slice().is_empty() {
-            let place = self.size()?.checked_sub(first);
+            let place = self.size()?.checked_sub(1);
             let key = place.and_then(|place| buckets.clone().nth(place)).ok_or_else(unexpected)?;
             let key = Arc::clone(key);
             let numbers = [self.next()?, self.next()?, self.next()?, self.next()?, self.next()?];

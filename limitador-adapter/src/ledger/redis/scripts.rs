@@ -3,10 +3,10 @@
 use super::connection::Script;
 
 macro_rules! script {
-    ($name:literal) => {
-        script!("", $name)
+    ($($name:literal),+) => {
+        script!(of "", $($name),+)
     };
-    ($first:literal, $($name:literal),+) => {
+    (of $first:literal, $($name:literal),+) => {
         Script::new(concat!($first, include_str!("common.lua"), $(include_str!(concat!($name, ".lua"))),+))
     };
 }
@@ -15,7 +15,7 @@ macro_rules! script {
 /// stay full.
 macro_rules! script_when_full {
     ($($name:literal),+) => {
-        script!("#!lua flags=allow-oom\n", $($name),+)
+        script!(of "#!lua flags=allow-oom\n", $($name),+)
     };
 }
 
@@ -40,12 +40,12 @@ pub struct Scripts {
 impl Default for Scripts {
     fn default() -> Self {
         Self {
-            reserve: script!("reserve"),
+            reserve: script!("reserve", "batch"),
             raise: script_when_full!("raise"),
             cancel: script_when_full!("cancel"),
-            commit: script_when_full!("stored", "commit"),
+            commit: script_when_full!("stored", "commit", "batch"),
             see: script_when_full!("stored", "see"),
-            hit: script!("hit"),
+            hit: script!("hit", "batch"),
             reset: script_when_full!("reset"),
             grant: script_when_full!("grant"),
             read: script_when_full!("read"),

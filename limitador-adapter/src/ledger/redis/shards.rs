@@ -1,9 +1,9 @@
 //! A Redis ledger as one of several shards.
 
-use super::RedisLedger;
 use super::connection::Link;
 use super::key_name::KeyNames;
 pub use super::key_name::SHARD_TAGS;
+use super::{CallBatches, RedisLedger};
 use crate::ledger::crossing::Crossings;
 use crate::ledger::moment::Moment;
 use crate::ledger::sharded::ShardedLedger;
@@ -39,6 +39,7 @@ impl RedisLedger {
             clock: self.clock,
             server: self.server.of_another_server(),
             crossings: Crossings::default(),
+            batches: CallBatches::new(&self.scripts),
             scripts: Arc::clone(&self.scripts),
         };
         SHARD_TAGS.iter().enumerate().map(shard).collect()
