@@ -102,14 +102,16 @@ fn measure(one: &Running, adapter: &Adapter) -> Result<Round> {
     let mut round = load::closed(one.envoy.address(), |answers| {
         std::thread::sleep(WARM_UP);
         let (begin, first) = (Instant::now(), answers.load(Ordering::Relaxed));
-        let before = used()?;
+        let (before, calls_before) = (used()?, calls(adapter));
         std::thread::sleep(CLOSED);
-        let after = used()?;
+        let (after, calls_after) = (used()?, calls(adapter));
         let count = answers.load(Ordering::Relaxed) - first;
         Ok(Round {
             throughput: count as f64 / begin.elapsed().as_secs_f64(),
             envoy_cpu: (after.0 - before.0).as_secs_f64() * 1e6 / count as f64,
             adapter_cpu: (after.1 - before.1).as_secs_f64() * 1e6 / count as f64,
+            reserves: 100.0 * (calls_after.0 - calls_before.0) / count as f64,
+            commits: 100.0 * (calls_after.1 - calls_before.1) / count as f64,
             ..Round::default()
         })
     })?;
@@ -121,6 +123,12 @@ fn measure(one: &Running, adapter: &Adapter) -> Result<Round> {
         |share: f64| taken.get((taken.len() as f64 * share) as usize).map_or(0.0, |t| t.as_secs_f64() * 1e6);
     (round.p50, round.p99) = (at(0.5), at(0.99));
     Ok(round)
+}
+
+/// Returns the numbers of Reserve and Commit messages so far.
+fn calls(adapter: &Adapter) -> (f64, f64) {
+    let of = |call: &str| adapter.metric("weir_grpc_seconds_count", &[&format!("call=\"{call}\"")]);
+    (of("Reserve"), of("Commit"))
 }
 
 fn row(one: &Running) -> Result<Row> {

@@ -16,6 +16,9 @@ pub struct Round {
     pub envoy_cpu: f64,
     /// The adapter's CPU time per request in the closed loop.
     pub adapter_cpu: f64,
+    /// Reserve and Commit messages per 100 requests in the closed loop.
+    pub reserves: f64,
+    pub commits: f64,
     /// Envoy's CPU time per request at the fixed rate.
     pub envoy_cpu_fixed: f64,
     /// The median latency at the fixed rate.
@@ -41,6 +44,8 @@ impl Round {
             throughput: of(|round| round.throughput),
             envoy_cpu: of(|round| round.envoy_cpu),
             adapter_cpu: of(|round| round.adapter_cpu),
+            reserves: of(|round| round.reserves),
+            commits: of(|round| round.commits),
             envoy_cpu_fixed: of(|round| round.envoy_cpu_fixed),
             p50: of(|round| round.p50),
             p99: of(|round| round.p99),
@@ -62,27 +67,30 @@ pub fn render(rows: &[Row], rounds: usize, adapter_memory: u64) -> String {
         "# What Weir costs\n\n`make bench` on {}, {}: medians of {rounds} interleaved rounds. Envoy has one \
          worker. {} connections send 560-byte requests and get 1.2 kB responses. CPU times are in microseconds per request \
          in a closed loop (in brackets: at {RATE} requests/s). Latencies are in microseconds at {RATE} requests/s. *Above* \
-         is the additional CPU time compared with Envoy alone.\n\n",
+         is the additional CPU time compared with Envoy alone. *Calls* are the Reserve and Commit messages per 100 requests \
+         in the closed loop.\n\n",
         std::env::var("BENCH_DATE").unwrap_or_else(|_| "an unknown day".into()),
         machine(),
         load::CONNECTIONS,
     );
     text.push_str(
-        "| case | requests/s | Envoy CPU | above | adapter CPU | p50 | p99 | memory MB | module kB | ready ms |\n\
-         |---|---|---|---|---|---|---|---|---|---|\n",
+        "| case | requests/s | Envoy CPU | above | adapter CPU | calls | p50 | p99 | memory MB | module kB | ready ms |\n\
+         |---|---|---|---|---|---|---|---|---|---|---|\n",
     );
     for row in rows {
         let module = row.module.map_or_else(|| "-".into(), |bytes| (bytes / 1000).to_string());
         let m = &row.median;
         let _ = writeln!(
             text,
-            "| {} | {:.0} | {:.0} ({:.0}) | {:.0} | {:.0} | {:.0} | {:.0} | {} | {module} | {} |",
+            "| {} | {:.0} | {:.0} ({:.0}) | {:.0} | {:.0} | {:.0} + {:.0} | {:.0} | {:.0} | {} | {module} | {} |",
             row.case.title(),
             m.throughput,
             m.envoy_cpu,
             m.envoy_cpu_fixed,
             above(rows, row),
             m.adapter_cpu,
+            m.reserves,
+            m.commits,
             m.p50,
             m.p99,
             row.memory / 1_000_000,
