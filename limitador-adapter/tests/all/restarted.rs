@@ -1,5 +1,6 @@
 //! A ledger in a file that is closed and opened again between two calls.
 
+use e2e::wait;
 use limitador_adapter::ledger::crossing::Crossing;
 use limitador_adapter::ledger::moment::Moment;
 use limitador_adapter::ledger::sqlite::{SqliteClock, SqliteLedger};
@@ -42,7 +43,9 @@ impl RestartedLedger {
             let now = Arc::clone(&self.now);
             let clock: SqliteClock = Arc::new(move || *now.lock().unwrap());
             let path = self.folder.path().join("counters.db");
-            Arc::new(SqliteLedger::open_with(&path, 1000_usize, clock).unwrap())
+            // A process that another test starts has the lock, too, until it executes its program.
+            let opened = || SqliteLedger::open_with(&path, 1000_usize, Arc::clone(&clock)).ok();
+            Arc::new(wait::until("the file is unlocked", opened))
         };
         Arc::clone(opened.1.get_or_insert_with(open))
     }
