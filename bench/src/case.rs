@@ -225,8 +225,9 @@ fn floor() -> String {
     for (key, value) in ENTRIES {
         entries.push(key, value);
     }
-    let item =
-        |amount, ttl| [Item { entries: &entries, amount, ttl, max: None, unenforced: false }].into_iter();
+    let item = |amount, ttl| {
+        [Item { entries: &entries, amount, ttl, max: None, unenforced: false, draw: None }].into_iter()
+    };
     let reserve = reserve("", item(100, Duration::from_secs(1)));
     let commit = commit("", item(100, Duration::ZERO));
     format!("limitador-adapter\n{}\n{}", hex(&reserve), hex(&commit))

@@ -46,6 +46,9 @@ pub struct Counter {
     pub used: u64,
     /// The amount held by running requests.
     pub held: u64,
+    /// The part of `held` that is in leases.
+    #[serde(default)]
+    pub leased: u64,
     /// The amount granted until the window ends.
     #[serde(default)]
     pub granted: u64,

@@ -26,7 +26,8 @@ const ALL: [&str; 4] = ["address", "host", "kuadrant", "path"];
 fn limits() -> Value {
     let limit = |predicate: &str| {
         let rates = json!([{ "limit": 1_000_000, "window": "1h", "unit": "requests" }]);
-        json!({ "when": [{ "predicate": predicate }], "rates": rates })
+        // With leases, the last requests would be counted a little later.
+        json!({ "when": [{ "predicate": predicate }], "rates": rates, "lease": "Never" })
     };
     json!({ "limits": {
         "address": limit("source.remote_address == '127.0.0.1'"),

@@ -28,3 +28,11 @@ pub trait Waiting {
 
 /// An exchange, unless Envoy has ended it.
 pub type Caller = Weak<RefCell<dyn Waiting>>;
+
+/// Who waits for the reply to a Reserve in the stream.
+#[derive(Clone)]
+pub enum Asker {
+    Exchange(Caller),
+    /// The request for the lease with this number.
+    Lease(u64),
+}

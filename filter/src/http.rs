@@ -115,7 +115,8 @@ impl Request {
         let reporting = shared.reporting();
         let trace = trace::context(&in_force);
         let exchange = Exchange::new(in_force, shared.next_reservation());
-        let exchange = exchange.within(&shared.memory).reported(reporting).traced(trace);
+        let exchange =
+            exchange.within(&shared.memory).leasing(&shared.leases).reported(reporting).traced(trace);
         let recording = exchange.is_recorded().then(|| Recording::start(shared));
         Rc::new_cyclic(|caller: &Weak<RefCell<Self>>| {
             RefCell::new(Self {
@@ -135,6 +136,9 @@ impl Request {
     }
 
     fn handle(&mut self, event: Event<'_>) {
+        if event.may_judge() {
+            self.shared.leases.set_time(|| self.shared.now());
+        }
         for effect in self.exchange.handle(event) {
             match effect {
                 Effect::AwaitBody(most) => self.await_body(most),
@@ -209,7 +213,14 @@ impl Request {
         }
     }
 
+    fn tell_time(&mut self) {
+        if self.exchange.tells_time() {
+            self.exchange.answered_at(host::wall_clock());
+        }
+    }
+
     fn resume(&mut self) {
+        self.tell_time();
         if self.request.resume() {
             host::resume();
         }
@@ -320,9 +331,7 @@ impl Waiting for Request {
         if let Err(failure) = reply {
             self.shared.call_failed(RESERVE, failure);
         }
-        if self.exchange.tells_time() {
-            self.exchange.answered_at(host::wall_clock());
-        }
+        self.tell_time();
         self.handle(Event::Reply(reply));
     }
 

@@ -22,6 +22,9 @@ pub struct ReserveCalls {
     prune_at: Cell<usize>,
 }
 
+/// The part of the timeout that the adapter may wait for recalled leases. The rest is for the way there and back.
+const RECALL_PART: u32 = 4;
+
 /// Smaller tables are not checked.
 const MIN_PRUNED: usize = 64;
 
@@ -38,8 +41,9 @@ impl ReserveCalls {
 
 /// Sends a Reserve of the exchange in context `context`, after all pending settlements. If it fails at once,
 /// the error takes the place of the reply.
-pub fn send(shared: &Shared, context: u32, caller: &Caller, message: Vec<u8>) -> Result<(), CallFailure> {
+pub fn send(shared: &Shared, context: u32, caller: &Caller, mut message: Vec<u8>) -> Result<(), CallFailure> {
     shared.deferred.read_ended();
+    call::add_recall_time(&mut message, shared.config.timeout / RECALL_PART);
     if shared.stream.is_open() {
         let caller = Weak::clone(caller);
         host::as_context(shared.root, context, || shared.stream.reserve(shared, message, caller));
@@ -83,6 +87,12 @@ pub fn deliver(context: u32, caller: &Caller, reply: ReserveReply) {
         let mut exchange = exchange.borrow_mut();
         host::as_context(exchange.context(), context, || exchange.reserved(reply));
     }
+}
+
+/// Passes the reply to a request for a lease on.
+pub fn lease_answered(shared: &Shared, number: u64, reply: ReserveReply) {
+    let returned = shared.leases.answered(number, reply, shared.now());
+    returned.into_iter().for_each(|settlement| shared.commit(settlement));
 }
 
 fn call(shared: &Shared, context: u32, caller: Caller, retry: Retry) -> Result<(), CallFailure> {

@@ -2,7 +2,7 @@
 //! background.
 
 use crate::bodies::{self, Watched};
-use crate::caller::Caller;
+use crate::caller::{Asker, ReserveReply};
 use crate::host;
 use crate::http::{Http, Unconfigured};
 use crate::metrics;
@@ -86,6 +86,7 @@ impl Configured {
         let now = self.shared.now();
         self.tend_stream(now);
         self.look_for_bodies(now);
+        self.tend_leases(now);
         self.send_commits(now);
         self.send_records(now);
         self.ask_for_plan(now);
@@ -96,8 +97,8 @@ impl Configured {
         let stream = self.shared.stream.wake_at();
         self.shared.show_memory(now);
         let bodies = self.shared.bodies.are_watched().then(|| now.saturating_add(bodies::INTERVAL));
-        let memory = self.shared.memory_due();
-        self.shared.wake_at([commits, plan, stream, bodies, memory].into_iter().flatten().min(), now);
+        let (memory, leases) = (self.shared.memory_due(), self.shared.leases.review_at());
+        self.shared.wake_at([commits, plan, stream, bodies, memory, leases].into_iter().flatten().min(), now);
         self.leave();
     }
 
@@ -118,12 +119,22 @@ impl Configured {
     fn tend_stream(&mut self, now: u64) {
         let shared = Rc::clone(&self.shared);
         let (overdue, stuck) = shared.stream.overdue(now);
-        overdue.iter().for_each(|caller| reserve::deliver(shared.root, caller, Err(CallFailure::Timeout)));
+        overdue.into_iter().for_each(|asker| self.answer(asker, Err(CallFailure::Timeout)));
         if stuck {
             self.stream_failed(CallFailure::Timeout);
         }
         if let Err(failure) = shared.stream.open(&shared, now) {
             self.stream_failed(failure);
+        }
+    }
+
+    /// Returns leases that are no longer used, and requests new ones.
+    fn tend_leases(&self, now: u64) {
+        let shared = &self.shared;
+        shared.tell_of_leases(shared.leases.review(now));
+        if shared.stream.is_open() && self.leaving.is_none() {
+            let calls = shared.leases.calls(now, || shared.next_reservation().number);
+            calls.into_iter().for_each(|call| shared.stream.lease(call, now));
         }
     }
 
@@ -162,20 +173,34 @@ impl Configured {
     }
 
     /// Resends unanswered messages of an ended stream as separate calls.
-    fn stream_left(&mut self, left: Left<Caller>) {
+    fn stream_left(&mut self, left: Left<Asker>) {
         // Must come before the Reserves, which carry copies of the commits.
         let returned = self.shared.outbox.borrow_mut().returned(left.commits.into_iter());
         self.count(returned);
         for Unanswered { caller, message, patience } in left.reserves {
-            reserve::resend(&self.shared, &caller, message, patience);
+            match caller {
+                Asker::Exchange(caller) => reserve::resend(&self.shared, &caller, message, patience),
+                Asker::Lease(_) => self.answer(caller, Err(CallFailure::Unavailable)),
+            }
+        }
+    }
+
+    /// Passes the reply to a Reserve in the stream on.
+    fn answer(&self, asker: Asker, reply: ReserveReply) {
+        match asker {
+            Asker::Exchange(caller) => reserve::deliver(self.shared.root, &caller, reply),
+            Asker::Lease(number) => reserve::lease_answered(&self.shared, number, reply),
         }
     }
 
     fn stream_heard(&mut self, message: &[u8]) {
         match self.shared.stream.heard(message, self.shared.now()) {
             Ok(heard) => {
-                if let Some((caller, reply)) = heard.reserve {
-                    reserve::deliver(self.shared.root, &caller, reply);
+                if let Some((asker, reply)) = heard.reserve {
+                    self.answer(asker, reply);
+                }
+                if !heard.recalled.is_empty() {
+                    self.shared.tell_of_leases(self.shared.leases.recalled(&heard.recalled));
                 }
                 if let Some((number, reply)) = heard.commit {
                     self.committed(number, reply);
@@ -337,6 +362,7 @@ impl Context for Root {
         let Some(configured) = &mut self.configured else { return true };
         configured.watch = None;
         configured.shared.deferred.read();
+        configured.shared.tell_of_leases(configured.shared.leases.return_all());
         if configured.shared.outbox.borrow().is_empty() && configured.shared.records.borrow().is_empty() {
             configured.shared.stream.cancel(configured.shared.now());
             return true;

@@ -11,6 +11,7 @@ use engine::clock::Clock;
 use engine::config::PluginConfig;
 use engine::exchange::{ActivePlan, RecordStamp, ReservationId, SettledRecord};
 use engine::health::Health;
+use engine::leases::{LeaseReport, Leases};
 use engine::metric::Metric;
 use engine::outbox::{Outbox, Raise, Settlement};
 use llm::memory::MemoryBudget;
@@ -38,6 +39,8 @@ const RECORDS_SHARE: usize = 24;
 /// How long settlements are collected before a Commit, in milliseconds. So a worker sends at most a thousand
 /// calls a second at any load.
 const GATHERING: u64 = 1;
+/// How long a settlement waits for others if a lease has room for it, in milliseconds.
+const LEASED_GATHERING: u64 = 50;
 /// How often the memory gauge is updated, in milliseconds. A host call for each request would cost too much.
 const SHOWING: u64 = 100;
 
@@ -69,6 +72,8 @@ pub struct Shared {
     pub health: RefCell<Health>,
     /// The output of this worker's responses.
     outputs: LearnedOutputs,
+    /// Room from which requests are admitted without asking the adapter.
+    pub leases: Leases,
     /// Unique to this root context.
     pub random: u128,
     in_force: RefCell<ActivePlan>,
@@ -94,10 +99,12 @@ impl Shared {
         let records_capacity = config.memory / RECORDS_SHARE;
         let reserved = outbox_capacity.saturating_add(records_capacity);
         let memory = MemoryBudget::new(config.memory.saturating_sub(reserved));
+        let prefix: Arc<str> = format!("{random:032x}").into();
         let gateway = gateway::find(config.gateway.as_deref(), |path| host::property(path.to_vec()));
         let shared = Self {
             root,
             outputs: LearnedOutputs::within(&memory),
+            leases: Leases::new(&prefix, &memory),
             memory,
             config,
             metrics: Metrics::new(),
@@ -113,7 +120,7 @@ impl Shared {
             health: RefCell::default(),
             random,
             in_force,
-            prefix: format!("{random:032x}").into(),
+            prefix,
             reservations: Cell::default(),
             clock: Clock::default(),
             awake_at: Cell::default(),
@@ -129,6 +136,7 @@ impl Shared {
     pub fn set_plan(&self, plan: Plan, version: u64) {
         // A new plan knows what the previous ones have learned.
         let plan = plan.learning(self.outputs.clone());
+        self.tell_of_leases(self.leases.return_all());
         self.in_force.replace(ActivePlan::Plan(Arc::new(plan)));
         self.metrics.add(metrics::PLANS, 1);
         self.metrics.set(metrics::PLAN_VERSION, version);
@@ -190,9 +198,17 @@ impl Shared {
         u64::try_from(self.memory.used().saturating_add(queued)).unwrap_or(u64::MAX)
     }
 
+    /// Passes what the leases report to the root context and the metrics.
+    pub fn tell_of_leases(&self, report: LeaseReport) {
+        self.metrics.add(metrics::ADMITTED_FROM_LEASES, report.admitted);
+        self.metrics.add(metrics::LEASES_UNUSED, report.unused);
+        report.settlements.into_iter().for_each(|settlement| self.commit(settlement));
+    }
+
     /// Passes a settlement to the root context.
     pub fn commit(&self, settlement: Settlement) {
-        let displaced = self.outbox.borrow_mut().push(settlement);
+        let due = || self.now().saturating_add(LEASED_GATHERING);
+        let displaced = self.outbox.borrow_mut().push_by(settlement, due);
         self.metrics.add(metrics::COMMITS_PACKED, displaced.packed as u64);
         self.metrics.add(metrics::COMMITS_DROPPED, displaced.dropped as u64);
         self.wake();
@@ -214,7 +230,8 @@ impl Shared {
 
     /// Schedules the root context's `on_tick`, if there is something to send.
     pub fn wake(&self) {
-        if let Some(time) = self.sends_at() {
+        let is_awake_by = |time: u64| self.awake_at.get().is_some_and(|awake| awake <= time);
+        if let Some(time) = self.sends_at().filter(|time| !is_awake_by(*time)) {
             let now = self.now();
             self.wake_by(time.max(now.saturating_add(GATHERING)), now);
         }

@@ -1,9 +1,10 @@
 //! The root context's stream to the adapter. Reserves and commits use it while it is open, because a separate
 //! call costs Envoy more than all other work for a limit.
 
-use crate::caller::Caller;
+use crate::caller::{Asker, Caller};
 use crate::host;
 use crate::shared::{RESERVE_AND_COMMIT, Shared};
+use engine::leases::LeaseCall;
 use engine::outbox::{Commit, CommitRoute};
 use engine::stream::{CallStream, Left, StreamReply};
 use protocol::call::{self, CallFailure};
@@ -15,7 +16,7 @@ const COMMITS_BEFORE: usize = 4;
 
 /// The stream of one root context.
 pub struct Stream {
-    calls: RefCell<CallStream<Caller>>,
+    calls: RefCell<CallStream<Asker>>,
     /// The token of the current stream, open or opening.
     token: Cell<Option<u32>>,
 }
@@ -52,10 +53,18 @@ impl Stream {
         let mut outbox = shared.outbox.borrow_mut();
         let commit = outbox.send_before_reserve(now);
         let copies = outbox.copies(CommitRoute::Stream, now);
-        let message = self.calls.borrow_mut().reserve(message, &copies, commit.as_ref(), caller, now);
+        let asker = Asker::Exchange(caller);
+        let message = self.calls.borrow_mut().reserve(message, &copies, commit.as_ref(), asker, now);
         drop(outbox);
         self.send(&message);
         shared.wake_by(self.wake_at().unwrap_or(now), now);
+    }
+
+    /// Requests a lease. Called in the root context.
+    pub fn lease(&self, call: LeaseCall, now: u64) {
+        let asker = Asker::Lease(call.number);
+        let message = self.calls.borrow_mut().reserve(call.message, &[], None, asker, now);
+        self.send(&message);
     }
 
     /// Sends a commit. Called in the root context.
@@ -71,7 +80,7 @@ impl Stream {
     }
 
     /// Handles a message.
-    pub fn heard(&self, message: &[u8], now: u64) -> Result<StreamReply<Caller>, CallFailure> {
+    pub fn heard(&self, message: &[u8], now: u64) -> Result<StreamReply<Asker>, CallFailure> {
         self.calls.borrow_mut().heard(message, now)
     }
 
@@ -86,20 +95,20 @@ impl Stream {
     }
 
     /// Returns the Reserves that have timed out, and whether the stream should be cancelled.
-    pub fn overdue(&self, now: u64) -> (Vec<Caller>, bool) {
+    pub fn overdue(&self, now: u64) -> (Vec<Asker>, bool) {
         let mut calls = self.calls.borrow_mut();
         let stuck = calls.is_stuck(now);
         (calls.overdue(now), stuck)
     }
 
     /// Handles a stream that the adapter has ended.
-    pub fn ended(&self, now: u64) -> Left<Caller> {
+    pub fn ended(&self, now: u64) -> Left<Asker> {
         self.token.set(None);
         self.calls.borrow_mut().closed(now)
     }
 
     /// Ends the stream.
-    pub fn cancel(&self, now: u64) -> Left<Caller> {
+    pub fn cancel(&self, now: u64) -> Left<Asker> {
         if let Some(token) = self.token.take() {
             host::cancel_stream(token);
         }

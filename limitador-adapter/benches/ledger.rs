@@ -17,7 +17,7 @@ mod ledger {
     pub mod wire;
 }
 
-use limitador_adapter::ledger::{Charge, ChargeAt, Hold, Key};
+use limitador_adapter::ledger::{Charge, ChargeAt, Hold, Key, LeaseUse};
 use policy::model::{Unit, Window};
 use rustix::time::{ClockId, clock_gettime};
 use std::fmt::Write;
@@ -53,6 +53,7 @@ fn holds_over(window: &Window, user: usize, limits: usize) -> Vec<Hold> {
             charge_at: ChargeAt::Commit,
             enforced: true,
             warn_at: None,
+            lease: LeaseUse::None,
         }
     };
     IN_FORCE[..limits].iter().map(hold).collect()
@@ -60,7 +61,10 @@ fn holds_over(window: &Window, user: usize, limits: usize) -> Vec<Hold> {
 
 /// Builds the charges for these holds.
 fn charges(holds: &[Hold], amount: u64) -> Vec<Charge> {
-    holds.iter().map(|hold| Charge { key: Arc::clone(&hold.key), amount, warn_at: None }).collect()
+    holds
+        .iter()
+        .map(|hold| Charge { key: Arc::clone(&hold.key), amount, warn_at: None, draw: None })
+        .collect()
 }
 
 /// Selects the user of a pair. Users are spread, so that caches help no more than in production.

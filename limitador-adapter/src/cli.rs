@@ -1,5 +1,6 @@
 //! The command line.
 
+use crate::grpc::leases::LeaseTerms;
 #[cfg(feature = "kubernetes")]
 use crate::kubernetes::{DEFAULT_CONTROLLER, crd::Group};
 use crate::ledger::memory::budget;
@@ -126,6 +127,10 @@ pub struct ServeArgs {
     /// closed the connection, as when the proxy dies, it counts as gone after 6s, or after this time if that is shorter.
     #[arg(long, env = "WEIR_WORKER_GRACE", value_name = "DURATION", default_value = "35s", value_parser = grace)]
     pub worker_grace: Duration,
+    /// The largest part of what is left in a counter that one lease may hold, in percent. From a lease, a proxy admits requests
+    /// to a busy counter without asking the adapter. 0 turns leases off.
+    #[arg(long, env = "WEIR_LEASE_PERCENT", value_name = "PERCENT", default_value_t = LeaseTerms::default().percent, value_parser = clap::value_parser!(u64).range(..=MAX_LEASE_PERCENT))]
+    pub lease_percent: u64,
     #[command(flatten)]
     pub usage: UsageStoreArgs,
     #[command(flatten)]
@@ -184,6 +189,9 @@ fn grace(text: &str) -> Result<Duration, String> {
     let grace = policy::duration::parse(text).filter(|grace| *grace >= SHORTEST_GRACE);
     grace.ok_or_else(|| "must be a duration of at least 1s, such as 35s".to_owned())
 }
+
+/// Two workers could otherwise take turns in keeping the whole room from everybody else.
+const MAX_LEASE_PERCENT: u64 = 25;
 
 const SHORTEST_GRACE: Duration = Duration::from_secs(1);
 

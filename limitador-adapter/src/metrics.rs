@@ -75,7 +75,25 @@ pub const METRICS: &[AdapterMetric] = &[
         name: "weir_commits_total",
         kind: MetricKind::Counter,
         labels: &["outcome"],
-        help: "Settled reservations. Outcomes: `released` (settled, the normal case), `unknown` (no such hold; charged anyway), `replayed` (settled before; not charged again), `parked` (waits for a result that is created in the background).",
+        help: "Settled reservations. Outcomes: `released` (settled, the normal case), `leased` (the same for a request that was admitted from leases), `unknown` (no such hold; charged anyway), `replayed` (settled before; not charged again), `parked` (waits for a result that is created in the background).",
+    },
+    AdapterMetric {
+        name: "weir_leases_total",
+        kind: MetricKind::Counter,
+        labels: &["outcome"],
+        help: "Requests of workers for a lease of a counter. Outcomes: `granted`, `refused` (too little room, or `lease: Never`), `unavailable`.",
+    },
+    AdapterMetric {
+        name: "weir_leased_running_total",
+        kind: MetricKind::Counter,
+        labels: &[],
+        help: "Running requests that were admitted from leases and have got holds of their own. Requests that end soon are only in `weir_commits_total`.",
+    },
+    AdapterMetric {
+        name: "weir_recalls_total",
+        kind: MetricKind::Counter,
+        labels: &["outcome"],
+        help: "Reserve calls that found no room until leases were recalled. Outcomes: `room` (a lease gave room to the call), `no_room`.",
     },
     AdapterMetric {
         name: "weir_raises_total",
@@ -318,6 +336,20 @@ pub struct AdapterMetrics {
     pub hits_refused: Counter,
     /// Reservations ended because their worker was gone.
     pub released_of_gone: Counter,
+    /// Requests that were admitted from leases and ended before they had holds of their own.
+    pub leased: Counter,
+    /// Leases that were granted.
+    pub leases_granted: Counter,
+    /// Leases for which there was too little room.
+    pub leases_refused: Counter,
+    /// Leases that the storage did not answer.
+    pub leases_unavailable: Counter,
+    /// Running requests that were admitted from leases.
+    pub leased_running: Counter,
+    /// Refused calls that found room in recalled leases.
+    pub recalls_with_room: Counter,
+    /// Refused calls that found none there.
+    pub recalls_without_room: Counter,
     /// Usage records that were written.
     pub records_written: Counter,
     /// Usage records that had been written before.
@@ -385,6 +417,13 @@ impl AdapterMetrics {
             released: count("weir_commits_total", "outcome", "released"),
             charged: count("weir_commits_total", "outcome", "unknown"),
             replayed: count("weir_commits_total", "outcome", "replayed"),
+            leased: count("weir_commits_total", "outcome", "leased"),
+            leases_granted: count("weir_leases_total", "outcome", "granted"),
+            leases_refused: count("weir_leases_total", "outcome", "refused"),
+            leases_unavailable: count("weir_leases_total", "outcome", "unavailable"),
+            leased_running: counter(&recorder, "weir_leased_running_total", &[]),
+            recalls_with_room: count("weir_recalls_total", "outcome", "room"),
+            recalls_without_room: count("weir_recalls_total", "outcome", "no_room"),
             raises_held: count("weir_raises_total", "outcome", "held"),
             raises_out_of_room: count("weir_raises_total", "outcome", "out_of_room"),
             raises_unknown: count("weir_raises_total", "outcome", "unknown"),

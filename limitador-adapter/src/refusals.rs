@@ -242,7 +242,7 @@ mod tests {
     fn status(max: u64, used: u64, held: u64) -> Status {
         let remaining = max.saturating_sub(used + held);
         let reset = Duration::from_secs(60);
-        Status { limited: true, excused: false, max, remaining, reset, used, overflowed: false }
+        Status { limited: true, excused: false, max, remaining, reset, used, overflowed: false, leased: 0 }
     }
 
     fn refusal(limit: &str, needed: u64, (max, used, held): (u64, u64, u64), minute: u64) -> RateRefusal {

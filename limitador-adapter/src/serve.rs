@@ -6,6 +6,7 @@ use crate::admin::live::{Live, LiveSource};
 use crate::admin::module::Modules;
 use crate::admin::usage::UsageReports;
 use crate::cli::{ServeArgs, Storage};
+use crate::grpc::leases::LeaseTerms;
 use crate::grpc::limiter::Limiter;
 use crate::grpc::workers::Workers;
 use crate::grpc::{server, tls};
@@ -126,7 +127,8 @@ impl Serving {
         let workers = Workers::new(Arc::clone(&ledger), config.worker_grace);
         let (webhook, queue) = webhook(config, &metrics)?;
         let limiter = Limiter::new(Arc::clone(&ledger), in_force.clone(), Arc::clone(&metrics));
-        let limiter = limiter.with_webhook(queue);
+        let leases = LeaseTerms { percent: config.lease_percent };
+        let limiter = limiter.with_webhook(queue).leasing(leases);
         let observers = limiter.observers();
         let with_filters = Arc::clone(&filters);
         let reports = (recorder.clone(), spans);

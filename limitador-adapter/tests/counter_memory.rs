@@ -32,7 +32,7 @@ fn takes_no_more_than_counted(window: &Window, counters: u64, times: u64) -> Mem
         let key = Arc::new(Key { limit, unit: Unit::Tokens, window, counters });
         // The commit has no id, so only the counter is remembered.
         let now = begun + Duration::from_secs(60 * minute);
-        ledger.commit("", &[Charge { key, amount: 7, warn_at: None }], now).unwrap();
+        ledger.commit("", &[Charge { key, amount: 7, warn_at: None, draw: None }], now).unwrap();
     }
     let (taken, counted) = (resident() - before, ledger.size().bytes.unwrap().used);
     println!("{window}: {} bytes for each counter, counted as {}", taken / counters, counted / counters);

@@ -116,7 +116,12 @@ fn reply(plan: &Arc<Plan>) -> ReserveResponse {
         ..DescriptorStatus::default()
     };
     let statuses = vec![status; reserve.map_or(0, |reserve| reserve.descriptors.len())];
-    ReserveResponse { code: 1, reservation_id: "0123456789abcdef0123456789abcdef-1".into(), statuses }
+    ReserveResponse {
+        code: 1,
+        reservation_id: "0123456789abcdef0123456789abcdef-1".into(),
+        statuses,
+        lease: None,
+    }
 }
 
 fn main() {

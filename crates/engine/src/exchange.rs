@@ -20,6 +20,7 @@ pub use request_body::RequestEdit;
 pub use settled::{RecordStamp, SettledRecord};
 
 use crate::health;
+use crate::leases::Leases;
 use crate::metric::{DoubtCause, MemoryUse, Metric};
 use crate::refusal::{self, warning};
 use cut::StreamCutter;
@@ -99,6 +100,8 @@ pub struct Exchange {
     in_force: ActivePlan,
     id: ReservationId,
     memory: MemoryBudget,
+    /// The leases that it may be admitted from.
+    leases: Leases,
     /// The upstream started it without a request, so it is charged even if it is refused.
     is_unasked: bool,
     /// The request asks for no output, so a reported count of zero is plausible.
@@ -107,7 +110,7 @@ pub struct Exchange {
     reporting: Option<UsageReporting>,
     /// The trace of the request, until there is a reservation.
     trace: Option<Box<TraceContext>>,
-    /// The time at which the adapter replied, in milliseconds of Unix time, if the shell has set it.
+    /// The time at which the request was judged, in milliseconds of Unix time, if the shell has set it.
     asked_at: Option<u64>,
     state: State,
 }
@@ -135,6 +138,7 @@ impl Exchange {
             in_force,
             id,
             memory: MemoryBudget::default(),
+            leases: Leases::default(),
             is_unasked: false,
             is_warm_up: false,
             reporting: None,
@@ -147,6 +151,12 @@ impl Exchange {
     /// Limits the memory that the exchange may keep.
     pub fn within(mut self, memory: &MemoryBudget) -> Self {
         self.memory = memory.clone();
+        self
+    }
+
+    /// Admits the request from these leases, if they have room.
+    pub fn leasing(mut self, leases: &Leases) -> Self {
+        self.leases = leases.clone();
         self
     }
 
@@ -180,12 +190,18 @@ impl Exchange {
     }
 
     /// Whether the response's headers contain a time of day. If so, [`Exchange::answered_at`] must be called
-    /// first.
+    /// before the reply is handled, or before the request is resumed if it was admitted from leases.
     pub fn tells_time(&self) -> bool {
-        matches!(&self.state, State::Waiting(reservation) if refusal::tells_time(reservation.dialect))
+        match &self.state {
+            State::Waiting(reservation) => refusal::tells_time(reservation.dialect),
+            State::Admitted(reservation) => {
+                self.asked_at.is_none() && refusal::tells_time(reservation.dialect)
+            }
+            State::New | State::Reading { .. } | State::Responding(_) | State::Over => false,
+        }
     }
 
-    /// Sets when the adapter replied, in milliseconds of Unix time. Called before the reply is handled.
+    /// Sets when the request was judged, in milliseconds of Unix time.
     pub fn answered_at(&mut self, unix_ms: u64) {
         self.asked_at = Some(unix_ms);
     }
@@ -370,9 +386,8 @@ impl Exchange {
         } else if judgement.holds.is_empty() {
             if let Some(id) = plan.stored_result(&facts, bodiless) {
                 let role = ResultRole::Reads(id.to_owned());
-                let id = self.id.to_string();
                 let mut reservation =
-                    Reservation::new(id, plan, judgement, &facts, bodiless, None, &self.memory);
+                    Reservation::new(&self.id, plan, judgement, &facts, bodiless, None, &self.memory);
                 reservation.role = role;
                 if plan.records_usage() {
                     reservation.keep_record(&facts, true);
@@ -385,7 +400,7 @@ impl Exchange {
             }
         } else {
             let cap = judgement.output_cap;
-            let (id, reporting) = (self.id.to_string(), self.reporting);
+            let (id, reporting) = (&self.id, self.reporting);
             let mut reservation =
                 Reservation::new(id, plan, judgement, &facts, bodiless, reporting, &self.memory);
             reservation.is_warm_up = self.is_warm_up;
@@ -419,6 +434,15 @@ impl Exchange {
             {
                 effects.push(Effect::SetRequestHeader("accept-encoding", "identity"));
             }
+            // The adapter makes the span of a sampled request.
+            let is_sampled = reservation.trace.as_ref().is_some_and(|trace| trace.is_sampled());
+            if !is_sampled && reservation.is_leased(&self.leases) {
+                if !reservation.keep(facts, &self.memory) {
+                    effects.push(refused_memory(MemoryUse::Facts));
+                }
+                effects.extend(self.admitted(reservation));
+                return effects;
+            }
             let call = reservation.reserve();
             if call.len() > LONGEST_CALL {
                 let policy = reservation.holds.first().map(|hold| hold.rate.policy.clone());
@@ -442,15 +466,7 @@ impl Exchange {
         match reply.map(|response| (response.code(), response)) {
             Ok((Code::Ok, response)) => {
                 reservation.answered(response);
-                if !reservation.has_room_for(0) {
-                    reservation.forget_statuses();
-                }
-                let mut effects = vec![Effect::Count(Metric::Admitted)];
-                effects.extend(reservation.signal());
-                effects.push(Effect::Resume);
-                reservation.admitted();
-                self.state = State::Admitted(reservation);
-                effects
+                self.admitted(reservation)
             }
             Ok((Code::OverLimit, response)) => {
                 reservation.answered(response);
@@ -477,6 +493,19 @@ impl Exchange {
             }
             Err(failure) => self.unchecked(reservation, failure),
         }
+    }
+
+    /// Every limit has room, so the request is forwarded.
+    fn admitted(&mut self, mut reservation: Reservation) -> Vec<Effect> {
+        if !reservation.has_room_for(0) {
+            reservation.forget_statuses();
+        }
+        let mut effects = vec![Effect::Count(Metric::Admitted)];
+        effects.extend(reservation.signal());
+        effects.push(Effect::Resume);
+        reservation.admitted();
+        self.state = State::Admitted(reservation);
+        effects
     }
 
     /// The adapter could not answer, so the strictest policy of the request decides. Usage is still reported.
@@ -553,8 +582,9 @@ impl Exchange {
             return responding.settle(&self.in_force, Ending::Complete);
         }
         let raise = responding.outgrown();
+        let detach = raise.as_ref().and_then(|_| responding.reservation.detach());
         self.state = State::Responding(responding);
-        raise.into_iter().collect()
+        detach.into_iter().chain(raise).collect()
     }
 }
 

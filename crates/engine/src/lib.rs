@@ -8,6 +8,7 @@ pub mod config;
 pub mod exchange;
 pub mod flow;
 pub mod health;
+pub mod leases;
 pub mod metric;
 pub mod outbox;
 pub mod refusal;

@@ -15,7 +15,23 @@ use std::collections::{BTreeMap, VecDeque};
 /// Ends one reservation: an encoded `CommitRequest`. In an outbox of usage records, it is an encoded
 /// `SettledUsage`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Settlement(pub(crate) Vec<u8>);
+pub struct Settlement {
+    pub(crate) message: Vec<u8>,
+    /// Whether it can wait a little for others: a lease has room for what it charges, so nobody else does.
+    pub is_patient: bool,
+}
+
+impl Settlement {
+    /// Creates a settlement of an encoded message.
+    pub fn new(message: Vec<u8>) -> Self {
+        Self { message, is_patient: false }
+    }
+
+    /// Creates one that can wait a little.
+    pub fn patient(message: Vec<u8>) -> Self {
+        Self { message, is_patient: true }
+    }
+}
 
 /// Raises the holds of a reservation: an encoded `RaisedHolds`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,6 +81,8 @@ pub struct Outbox {
     /// its settlements is at fault.
     single: bool,
     not_before: u64,
+    /// When to send what is waiting, if all of it is patient.
+    due: Option<u64>,
 }
 
 /// Identifies a call of an outbox.
@@ -134,6 +152,7 @@ impl Outbox {
             backoff: Backoff::default(),
             single: false,
             not_before: 0,
+            due: None,
         }
     }
 
@@ -159,7 +178,7 @@ impl Outbox {
     /// Queues a raise in place of the last one of its reservation. Returns false if there is no room for it
     /// and it is lost.
     pub fn raise(&mut self, raise: Raise) -> bool {
-        self.raises_are_kept = false;
+        (self.raises_are_kept, self.due) = (false, None);
         if let Some(last) = self.raises.remove(&raise.id) {
             self.raises_size = self.raises_size.saturating_sub(last.size());
         }
@@ -172,9 +191,23 @@ impl Outbox {
         has_room
     }
 
-    /// Queues a settlement. Returns what became of the oldest, if the queue was full.
+    /// Queues a settlement. If it is patient and the first in the queue, it is sent when `due` returns, or earlier
+    /// with others. Returns what became of the oldest, if the queue was full.
+    pub fn push_by(&mut self, settlement: Settlement, due: impl FnOnce() -> u64) -> Displaced {
+        let due = match settlement.is_patient {
+            true if !self.has_waiting() => Some(due()),
+            true => self.due,
+            false => None,
+        };
+        let displaced = self.push(settlement);
+        self.due = due;
+        displaced
+    }
+
+    /// Queues a settlement that is sent at once. Returns what became of the oldest, if the queue was full.
     pub fn push(&mut self, settlement: Settlement) -> Displaced {
-        self.size = self.size.saturating_add(settlement.0.len());
+        self.due = None;
+        self.size = self.size.saturating_add(settlement.message.len());
         let mut displaced = Displaced::default();
         while self.settlements_size() > self.capacity {
             // The newest stay as they are, because Reserves carry copies of them.
@@ -203,21 +236,21 @@ impl Outbox {
 
     fn pop_waiting(&mut self) -> Option<Settlement> {
         let oldest = self.waiting.pop_front()?;
-        self.size = self.size.saturating_sub(oldest.0.len());
+        self.size = self.size.saturating_sub(oldest.message.len());
         Some(oldest)
     }
 
     /// Removes the oldest settlement in order to send it. It still counts in `size`.
     fn pop_oldest(&mut self) -> Option<Settlement> {
         let Some(unpacked) = self.packed.pop() else { return self.waiting.pop_front() };
-        self.size = self.size.saturating_add(unpacked.0.len());
+        self.size = self.size.saturating_add(unpacked.message.len());
         Some(unpacked)
     }
 
     /// Returns the timer's next call, if there is something to send, the last call was answered, and the
     /// queue is not paused.
     pub fn send(&mut self, route: CommitRoute, now: u64) -> Option<Commit> {
-        if self.is_timed_under_way() || self.is_paused(now) {
+        if self.is_timed_under_way() || self.is_paused(now) || self.due.is_some_and(|due| now < due) {
             return None;
         }
         self.take(if self.single { 1 } else { BATCH }, route, true)
@@ -246,7 +279,7 @@ impl Outbox {
         let sent = overtaken.flat_map(|call| call.settlements.iter().rev());
         let most = if self.is_paused(now) { COPIED_AFTER_FAILURE } else { COPIED };
         let mut size = 0_usize;
-        let newest = self.waiting.iter().rev().chain(sent).map(|settlement| settlement.0.as_slice());
+        let newest = self.waiting.iter().rev().chain(sent).map(|settlement| settlement.message.as_slice());
         let fits = |settlement: &&[u8]| {
             size = size.saturating_add(settlement.len());
             size <= most
@@ -306,7 +339,8 @@ impl Outbox {
     /// Returns when to send again, if only the pause delays the next call.
     pub fn wake_at(&self) -> Option<u64> {
         let raises = !self.raises.is_empty() && !self.raises_are_kept;
-        ((self.has_waiting() || raises) && !self.is_timed_under_way()).then_some(self.not_before)
+        let time = self.due.map_or(self.not_before, |due| due.max(self.not_before));
+        ((self.has_waiting() || raises) && !self.is_timed_under_way()).then_some(time)
     }
 
     /// Returns the number of unacknowledged settlements.
@@ -341,9 +375,9 @@ impl Outbox {
             self.raises_are_kept = true;
             return None;
         }
-        let mut message = first.as_ref().map(|first| first.0.clone()).unwrap_or_default();
+        let mut message = first.as_ref().map(|first| first.message.clone()).unwrap_or_default();
         let mut settlements: Vec<Settlement> = first.into_iter().collect();
-        let fits = |size: usize, next: &Settlement| size.saturating_add(next.0.len()) <= LONGEST;
+        let fits = |size: usize, next: &Settlement| size.saturating_add(next.message.len()) <= LONGEST;
         while !is_bare
             && settlements.len() < most
             && let Some(further) = self.pop_oldest()
@@ -352,7 +386,7 @@ impl Outbox {
                 self.waiting.push_front(further);
                 break;
             }
-            call::add_further(&mut message, &further.0);
+            call::add_further(&mut message, &further.message);
             settlements.push(further);
         }
         while !self.single
@@ -371,7 +405,8 @@ impl Outbox {
     /// Drops the first `settled` settlements, which are done, and returns the others to the front of the
     /// queue.
     fn put_back(&mut self, settlements: Vec<Settlement>, settled: usize) {
-        let done = settlements.iter().take(settled).map(|settlement| settlement.0.len()).sum();
+        self.due = self.due.filter(|_| settled == settlements.len());
+        let done = settlements.iter().take(settled).map(|settlement| settlement.message.len()).sum();
         self.size = self.size.saturating_sub(done);
         settlements
             .into_iter()

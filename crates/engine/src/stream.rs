@@ -57,6 +57,8 @@ pub struct StreamReply<Caller> {
     pub reserve: Option<(Caller, Result<ReserveResponse, CallFailure>)>,
     /// The reply to a commit in flight.
     pub commit: Option<(CallNumber, Result<CommitResponse, CallFailure>)>,
+    /// The buckets whose leases the adapter recalls.
+    pub recalled: Vec<u64>,
 }
 
 /// The calls to send in another way after a stream has ended.
@@ -150,7 +152,7 @@ impl<Caller> CallStream<Caller> {
         let of_commit = answer.commit.is_some() || answer.commit_status != 0;
         let committed = of_commit.then(|| self.commits.remove(&answer.number)).flatten();
         let commit = committed.map(|(_, number)| (number, said(answer.commit, answer.commit_status)));
-        Ok(StreamReply { reserve, commit })
+        Ok(StreamReply { reserve, commit, recalled: answer.recalled })
     }
 
     /// Removes the Reserves that have timed out, and returns their callers.
@@ -232,7 +234,10 @@ mod tests {
     }
 
     fn hello(stream: &mut CallStream<u32>, now: u64) {
-        assert_eq!(stream.heard(&[], now), Ok(StreamReply { reserve: None, commit: None }));
+        assert_eq!(
+            stream.heard(&[], now),
+            Ok(StreamReply { reserve: None, commit: None, recalled: Vec::new() })
+        );
         assert!(stream.is_open());
     }
 
@@ -266,7 +271,11 @@ mod tests {
         assert_eq!(heard.reserve, Some((7, Ok(ReserveResponse::default()))));
         assert_eq!(heard.commit, Some((5, Ok(CommitResponse::default()))));
         let again = stream.heard(&answer(1, true), 12).unwrap();
-        assert_eq!(again, StreamReply { reserve: None, commit: None }, "no call is answered twice");
+        assert_eq!(
+            again,
+            StreamReply { reserve: None, commit: None, recalled: Vec::new() },
+            "no call is answered twice"
+        );
     }
 
     #[test]

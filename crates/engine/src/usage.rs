@@ -154,6 +154,7 @@ impl UsageQuestion {
             ttl: Duration::ZERO,
             max: hold.rate.rate.max.fixed().is_none().then_some(hold.max),
             unenforced: false,
+            draw: None,
         });
         let message = call::usage(items);
         let size = message.len().saturating_add(rows.len().saturating_mul(ROW)).saturating_add(QUESTION);

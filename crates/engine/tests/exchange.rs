@@ -79,7 +79,8 @@ fn reply(code: Code, statuses: &[(Code, u64, u64, u64)]) -> Vec<u8> {
         ..DescriptorStatus::default()
     };
     let statuses = statuses.iter().map(status).collect();
-    ReserveResponse { code: code.into(), reservation_id: String::new(), statuses }.encode_to_vec()
+    ReserveResponse { code: code.into(), reservation_id: String::new(), statuses, lease: None }
+        .encode_to_vec()
 }
 
 fn admitted() -> Vec<u8> {
@@ -363,6 +364,7 @@ fn refused_for(reset_ms: u64, used: Option<u64>) -> Denial {
         code: Code::OverLimit.into(),
         reservation_id: String::new(),
         statuses: vec![tokens, DescriptorStatus { code: Code::Ok.into(), limit: 5, ..Default::default() }],
+        lease: None,
     };
     let mut effects = exchange.handle(Event::Reply(call::reply(Ok(&over.encode_to_vec()))));
     let Some(Effect::Deny(denial)) = effects.pop() else { panic!("{effects:?}") };

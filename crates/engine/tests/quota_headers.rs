@@ -53,7 +53,7 @@ fn reserved(
         ..DescriptorStatus::default()
     };
     let statuses = statuses.iter().map(status).collect();
-    let reply = ReserveResponse { code: code.into(), reservation_id: String::new(), statuses };
+    let reply = ReserveResponse { code: code.into(), reservation_id: String::new(), statuses, lease: None };
     exchange.answered_at(NOW);
     let effects = exchange.handle(Event::Reply(call::reply(Ok(&reply.encode_to_vec()))));
     (exchange, effects)

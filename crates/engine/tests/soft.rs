@@ -54,7 +54,8 @@ fn asked(policy: Policy, reply: Result<&[(Code, bool)], CallFailure>) -> (Exchan
             ..DescriptorStatus::default()
         };
         let statuses = statuses.iter().map(status).collect();
-        ReserveResponse { code: code.into(), reservation_id: String::new(), statuses }.encode_to_vec()
+        ReserveResponse { code: code.into(), reservation_id: String::new(), statuses, lease: None }
+            .encode_to_vec()
     });
     let effects = exchange.handle(Event::Reply(match &reply {
         Ok(reply) => call::reply(Ok(reply)),

@@ -48,7 +48,7 @@ fn reserved(policy: Policy, code: Code, statuses: &[(u64, Option<u64>)]) -> (Exc
         ..DescriptorStatus::default()
     };
     let statuses = statuses.iter().map(status).collect();
-    let reply = ReserveResponse { code: code.into(), reservation_id: String::new(), statuses };
+    let reply = ReserveResponse { code: code.into(), reservation_id: String::new(), statuses, lease: None };
     let effects = exchange.handle(Event::Reply(call::reply(Ok(&reply.encode_to_vec()))));
     (exchange, effects)
 }

@@ -195,6 +195,8 @@ pub struct Limit {
     pub max_share: Option<Share>,
     /// What a hold costs that lapses.
     pub on_lapse: OnLapse,
+    /// Whether workers may have leases of its counters.
+    pub leases: bool,
     /// What happens to a stream that outgrows its hold.
     pub overrun: Overrun,
     /// What happens once the limit is exceeded.

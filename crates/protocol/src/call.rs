@@ -2,7 +2,7 @@
 //! `Reserve` that takes the hold and the `Commit` that ends it.
 
 use crate::trace::TraceContext;
-use crate::wire::envoy::extensions::common::ratelimit::v3::DeferredCharge;
+use crate::wire::envoy::extensions::common::ratelimit::v3::{DeferredCharge, LeaseDraw};
 use crate::wire::kuadrant::service::ratelimit::v1::{
     CommitRequest, ParkedResult, RaisedHolds, ReserveRequest, SeenResult,
 };
@@ -89,13 +89,18 @@ impl CallFailure {
 }
 
 /// The encoded entries of a descriptor, which identify what is counted.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Entries(Vec<u8>);
 
 impl Entries {
     /// Returns the size in bytes.
     pub fn size(&self) -> usize {
         self.0.len()
+    }
+
+    /// Returns the encoded entries.
+    pub fn bytes(&self) -> &[u8] {
+        &self.0
     }
 
     /// Adds one entry.
@@ -125,6 +130,8 @@ pub struct Item<'a> {
     pub max: Option<u64>,
     /// Whether the amount is counted, but never causes a refusal.
     pub unenforced: bool,
+    /// The lease that the amount comes out of, if it was admitted from one.
+    pub draw: Option<LeaseDraw>,
 }
 
 /// Encodes a [`ReserveRequest`].
@@ -145,6 +152,33 @@ pub fn reserve<'a>(id: &str, items: impl Iterator<Item = Item<'a>> + Clone) -> V
     };
     append(&rest, &mut call);
     call
+}
+
+/// Encodes a [`ReserveRequest`] that asks for a lease of one bucket.
+pub fn lease(id: &str, item: Item<'_>) -> Vec<u8> {
+    let mut call = reserve(id, std::iter::once(item));
+    append(&ReserveRequest { lease: true, ..Default::default() }, &mut call);
+    call
+}
+
+/// Adds how long the adapter may wait for recalled leases to an encoded [`ReserveRequest`].
+pub fn add_recall_time(reserve: &mut Vec<u8>, time: Duration) {
+    let recall_ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    append(&ReserveRequest { recall_ms, ..Default::default() }, reserve);
+}
+
+/// Encodes a [`CommitRequest`] that ends nothing: it tells of a reservation that was admitted from leases, which is an
+/// encoded [`ReserveRequest`].
+pub fn admitted(reserve: &[u8]) -> Vec<u8> {
+    let mut call = Vec::new();
+    add_admitted(&mut call, reserve);
+    call
+}
+
+/// Adds a reservation that was admitted from leases, as an encoded [`ReserveRequest`], to an encoded
+/// [`CommitRequest`].
+pub fn add_admitted(call: &mut Vec<u8>, reserve: &[u8]) {
+    put_bytes(104, reserve, call);
 }
 
 /// Adds the trace of the request to an encoded [`ReserveRequest`].
@@ -293,15 +327,22 @@ fn put_descriptor(item: &Item<'_>, further: &[u8], call: &mut Vec<u8>) {
     let known = || numbers.iter().filter_map(|(field, number)| Some((*field, (*number)?)));
     let addend_length = addend.map_or(0, |amount| varint_field_len(1, amount));
     let tail: usize = known().map(|(field, number)| varint_field_len(field, number)).sum();
+    let draw = item.draw.map_or(0, |draw| draw_len(&draw));
     encode_key(2, WireType::LengthDelimited, call);
     // An addend is shorter than 128 bytes, so its length takes one byte, and so does its key.
-    encode_varint((item.entries.0.len() + 2 + addend_length + tail + further.len()) as u64, call);
+    encode_varint((item.entries.0.len() + 2 + addend_length + tail + draw + further.len()) as u64, call);
     call.extend_from_slice(&item.entries.0);
     encode_key(3, WireType::LengthDelimited, call);
     encode_varint(addend_length as u64, call);
     addend.into_iter().for_each(|amount| put_varint(1, amount, call));
     known().for_each(|(field, number)| put_varint(field, number, call));
+    item.draw.iter().for_each(|draw| put_bytes(104, &draw.encode_to_vec(), call));
     call.extend_from_slice(further);
+}
+
+/// The length of an encoded draw with its key. A draw is shorter than 128 bytes.
+fn draw_len(draw: &LeaseDraw) -> usize {
+    encoded_len_varint(104 << 3).saturating_add(1).saturating_add(draw.encoded_len())
 }
 
 fn varint_field_len(field: u32, number: u64) -> usize {
@@ -345,6 +386,7 @@ mod tests {
                 ttl: Duration::from_secs(900),
                 max: None,
                 unenforced: false,
+                draw: None,
             },
             Item {
                 entries: &second,
@@ -352,6 +394,7 @@ mod tests {
                 ttl: Duration::from_millis(1500),
                 max: Some(0),
                 unenforced: true,
+                draw: None,
             },
         ];
         let request = ReserveRequest::decode(&*reserve("id-1", items.into_iter())).unwrap();
@@ -373,7 +416,14 @@ mod tests {
     #[test]
     fn a_reserve_carries_the_trace_of_its_request() {
         let counted = entries(&[("limit", "default/p/free")]);
-        let item = Item { entries: &counted, amount: 1, ttl: Duration::ZERO, max: None, unenforced: false };
+        let item = Item {
+            entries: &counted,
+            amount: 1,
+            ttl: Duration::ZERO,
+            max: None,
+            unenforced: false,
+            draw: None,
+        };
         let mut call = reserve("a", [item].into_iter());
         assert_eq!(trace_of(&call), None);
         let parent = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
@@ -388,8 +438,14 @@ mod tests {
     #[test]
     fn a_question_about_usage_names_the_buckets_and_what_has_ended() {
         let counted = entries(&[("limit", "default/p/free"), ("unit", "tokens")]);
-        let item =
-            Item { entries: &counted, amount: 0, ttl: Duration::ZERO, max: Some(7), unenforced: false };
+        let item = Item {
+            entries: &counted,
+            amount: 0,
+            ttl: Duration::ZERO,
+            max: Some(7),
+            unenforced: false,
+            draw: None,
+        };
         let call = with_commits(&usage([item].into_iter()), &[&commit("a", [item].into_iter())]);
         let request = GetUsageRequest::decode(&*call).unwrap();
         let [descriptor] = request.descriptors.as_slice() else { panic!("{request:?}") };
@@ -400,7 +456,14 @@ mod tests {
     #[test]
     fn a_creation_says_what_waits_and_a_reader_what_it_has_seen() {
         let counted = entries(&[("limit", "default/p/free")]);
-        let item = Item { entries: &counted, amount: 300, ttl: Duration::ZERO, max: None, unenforced: false };
+        let item = Item {
+            entries: &counted,
+            amount: 300,
+            ttl: Duration::ZERO,
+            max: None,
+            unenforced: false,
+            draw: None,
+        };
         let deferred = DeferredCharge { now: 5, input: u64::MAX, output: 1_000_000, ..Default::default() };
         let result = ParkedResult { id: "resp_1".to_owned(), input: 12 };
         let items = [(item, Some(deferred)), (Item { amount: 1, ..item }, None)];
@@ -418,8 +481,14 @@ mod tests {
     #[test]
     fn a_raise_travels_with_a_commit_or_alone() {
         let counted = entries(&[("limit", "default/p/free")]);
-        let item =
-            Item { entries: &counted, amount: 900, ttl: Duration::ZERO, max: Some(7), unenforced: true };
+        let item = Item {
+            entries: &counted,
+            amount: 900,
+            ttl: Duration::ZERO,
+            max: Some(7),
+            unenforced: true,
+            draw: None,
+        };
         let mut call = Vec::new();
         add_raised(&mut call, &raise("a", [item].into_iter()));
         let alone = CommitRequest::decode(&*call).unwrap();
@@ -440,7 +509,14 @@ mod tests {
     #[test]
     fn a_commit_carries_others_and_says_zero_explicitly() {
         let counted = entries(&[("limit", "default/p/free")]);
-        let item = Item { entries: &counted, amount: 0, ttl: Duration::ZERO, max: None, unenforced: false };
+        let item = Item {
+            entries: &counted,
+            amount: 0,
+            ttl: Duration::ZERO,
+            max: None,
+            unenforced: false,
+            draw: None,
+        };
         let mut call = commit("a", [item].into_iter());
         add_further(&mut call, &commit("b", [Item { amount: 7, ..item }].into_iter()));
         let request = CommitRequest::decode(&*call).unwrap();

@@ -2,6 +2,7 @@
 
 mod exchanges;
 mod host;
+mod leases;
 mod plans;
 mod play;
 mod signals;

@@ -6,13 +6,16 @@ use crate::root::Root;
 use prost::Message;
 use protocol::wire::envoy::service::ratelimit::v3::rate_limit_response::Code;
 use protocol::wire::kuadrant::service::ratelimit::v1::{
-    CommitRequest, CommitResponse, DescriptorStatus, ReserveRequest, ReserveResponse,
+    CommitRequest, CommitResponse, DescriptorStatus, GrantedLease, ReserveRequest, ReserveResponse,
 };
 use protocol::wire::weir::v1::{
     BucketUsage, GetUsageRequest, GetUsageResponse, ReserveAndCommitRequest, ReserveAndCommitResponse,
 };
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
+
+/// The counter of all leases.
+const COUNTER: u64 = 7;
 
 /// The root context.
 pub const ROOT: u32 = 1;
@@ -29,6 +32,8 @@ pub struct Worker {
     pub asked: BTreeSet<String>,
     pub refused: BTreeSet<String>,
     pub ended: BTreeMap<String, u64>,
+    /// Running requests that were admitted from leases.
+    pub detached: BTreeSet<String>,
 }
 
 /// A call to the adapter.
@@ -105,6 +110,7 @@ impl Worker {
             asked: BTreeSet::new(),
             refused: BTreeSet::new(),
             ended: BTreeMap::new(),
+            detached: BTreeSet::new(),
         };
         worker.hear();
         worker
@@ -293,6 +299,21 @@ impl Worker {
         self.streams.keys().copied().collect()
     }
 
+    /// Grants a lease of what was asked.
+    fn granted(response: ReserveResponse, amount: u64) -> ReserveResponse {
+        let status =
+            DescriptorStatus { code: Code::Ok.into(), limit: 1000, remaining: 0, ..Default::default() };
+        let lease = GrantedLease { amount, ttl_ms: 10_000, counter: COUNTER };
+        ReserveResponse { statuses: vec![status], lease: Some(lease), ..response }
+    }
+
+    /// Recalls the leases of the counter.
+    pub fn recall(&mut self) {
+        let open = host::with(|host| host.open.iter().next().copied());
+        let recall = ReserveAndCommitResponse { recalled: vec![COUNTER], ..Default::default() };
+        open.into_iter().for_each(|token| self.receive(token, &recall.encode_to_vec()));
+    }
+
     /// Replies to the calls in the order in which they were made.
     pub fn answer(&mut self, place: usize, reply: Reply) {
         if place >= self.waiting.len() {
@@ -310,6 +331,8 @@ impl Worker {
         let code = if reply == Reply::OverLimit { Code::OverLimit } else { Code::Ok };
         let exceeded =
             DescriptorStatus { exceeded: true, code: Code::Ok.into(), ..DescriptorStatus::default() };
+        let leased = asked.reserve.as_ref().filter(|reserve| reply == Reply::Ok && reserve.lease);
+        let leased = leased.map(|reserve| reserve.amount);
         let reserve = asked.reserve.map(|reserve| ReserveResponse {
             code: code.into(),
             reservation_id: id,
@@ -317,6 +340,11 @@ impl Worker {
                 Reply::Exceeded => vec![exceeded; reserve.descriptors.len()],
                 Reply::Ok | Reply::OverLimit | Reply::Fail(_) => Vec::new(),
             },
+            lease: None,
+        });
+        let reserve = reserve.map(|response| match leased {
+            Some(amount) => Self::granted(response, amount),
+            None => response,
         });
         let settled = u64::try_from(asked.commits.len()).unwrap_or_default();
         let commit = (settled > 0).then_some(CommitResponse { settled, ..CommitResponse::default() });
@@ -371,6 +399,10 @@ impl Worker {
 
     fn commit(&mut self, commit: &CommitRequest) {
         for commit in commit.further.iter().chain([commit]) {
+            self.detached.extend(commit.admitted.iter().map(|one| one.reservation_id.clone()));
+            if commit.reservation_id.is_empty() {
+                continue;
+            }
             let charged = commit.descriptors.iter().map(|one| one.hits_addend.unwrap_or_default());
             self.ended.entry(commit.reservation_id.clone()).or_insert_with(|| charged.sum());
         }

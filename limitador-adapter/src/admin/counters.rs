@@ -431,7 +431,7 @@ mod tests {
         let limit = "default/llm/free".into();
         let window = Window::Fixed(Duration::from_secs(3600));
         let key = Arc::new(Key { limit, unit: Unit::Tokens, window, counters });
-        CounterReading { key, used: 1, held: 0, granted: 0, reset: None }
+        CounterReading { key, used: 1, held: 0, leased: 0, granted: 0, reset: None }
     }
 
     #[test]

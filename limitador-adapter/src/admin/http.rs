@@ -190,6 +190,8 @@ pub(super) struct CounterView {
     max: Option<u64>,
     used: u64,
     held: u64,
+    /// The part of `held` that workers have leased.
+    leased: u64,
     granted: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     remaining: Option<u64>,
@@ -234,7 +236,7 @@ impl CounterView {
         since: Option<Duration>,
         now: Moment,
     ) -> Self {
-        let CounterReading { key, used, held, granted, reset } = reading;
+        let CounterReading { key, used, held, leased, granted, reset } = reading;
         let max = in_force.maximum(key);
         let (period, zone) = match &key.window {
             Window::Period(period, zone) => (Some(period.name()), Some(zone).filter(|zone| !zone.is_utc())),
@@ -257,6 +259,7 @@ impl CounterView {
             max,
             used: *used,
             held: *held,
+            leased: *leased,
             granted: *granted,
             remaining: max.map(|max| max.saturating_add(*granted).saturating_sub(used.saturating_add(*held))),
             resets_in_seconds: key.window.ends().then(resets),

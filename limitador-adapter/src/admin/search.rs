@@ -127,7 +127,7 @@ mod tests {
         let counters = Arc::from([("auth.identity.userid".to_owned(), who.to_owned())]);
         let window = Window::Fixed(Duration::from_secs(3600));
         let key = Arc::new(Key { limit: "default/llm/free".into(), unit: Unit::Tokens, window, counters });
-        CounterReading { key, used, held, granted: 0, reset: None }
+        CounterReading { key, used, held, leased: 0, granted: 0, reset: None }
     }
 
     fn query(parameters: &[(&str, &str)]) -> SearchQuery {

@@ -3,7 +3,7 @@
 use crate::ledger::crossing::WarnAt;
 use crate::ledger::moment::Moment;
 use crate::ledger::stored::DeferredCharge;
-use crate::ledger::{Key, LedgerOutcome, Status};
+use crate::ledger::{Key, LeasePart, LedgerOutcome, Status, worker_of};
 use crate::policies::snapshot::{KnownLimit, KnownRate, PolicySnapshot};
 use crate::refusals::RateRefusal;
 use metrics::Counter;
@@ -31,6 +31,8 @@ pub struct Named<'a> {
     pub unenforced: bool,
     /// The charge that waits until a result is seen.
     pub deferred: Option<DeferredCharge>,
+    /// What comes out of a lease of the caller.
+    pub draw: Option<wire::LeaseDraw>,
 }
 
 impl<'a> Named<'a> {
@@ -38,7 +40,7 @@ impl<'a> Named<'a> {
     pub fn find(descriptor: RateLimitDescriptor, in_force: &'a PolicySnapshot) -> Option<Self> {
         let amount = descriptor.hits_addend;
         let ttl = (descriptor.ttl_ms > 0).then(|| Duration::from_millis(descriptor.ttl_ms));
-        let (max, unenforced) = (descriptor.max, descriptor.unenforced);
+        let (max, unenforced, draw) = (descriptor.max, descriptor.unenforced, descriptor.draw);
         let deferred = descriptor.deferred.map(|wire| deferred_charge(&wire));
         let (mut limit, mut unit, mut window, mut period) = (None, None, None, None);
         let mut counters = Vec::with_capacity(descriptor.entries.len());
@@ -80,7 +82,7 @@ impl<'a> Named<'a> {
         let rates: Vec<_> =
             limit.rates.iter().filter(wanted).map(|rate| (rate, Arc::new(key(rate)))).collect();
         let unit_given = unit.is_some();
-        let named = Self { limit, rates, unit_given, amount, ttl, max, unenforced, deferred };
+        let named = Self { limit, rates, unit_given, amount, ttl, max, unenforced, deferred, draw };
         (!named.rates.is_empty()).then_some(named)
     }
 
@@ -109,6 +111,13 @@ impl<'a> Named<'a> {
         let thresholds = self.limit.warn_at.as_ref()?;
         let max = rate.max.or(self.max)?;
         Some(WarnAt { max, thresholds: Arc::clone(thresholds) })
+    }
+
+    /// Returns what comes out of a lease for the reservation with this id. A lease belongs to the same worker.
+    pub fn draw(&self, reservation: &str) -> Option<LeasePart> {
+        let wire::LeaseDraw { lease, amount } = self.draw?;
+        let worker = worker_of(reservation)?;
+        Some(LeasePart { lease: format!("{worker}-{lease:x}"), amount })
     }
 
     /// Returns the maximum of a rate.

@@ -1,14 +1,15 @@
 //! Handles rate limit calls: converts messages to ledger calls and back. Both gRPC services use it.
 
 use crate::grpc::descriptors::{FoundDescriptors, Named};
+use crate::grpc::leases::{LeaseTerms, recallable};
 use crate::grpc::observe::Observers;
 use crate::ledger::moment::Moment;
 use crate::ledger::stored::{
     CreationCharge, Parking, ResultCharges, Seen, SeenCharges, Sighting, StoredId, StoredResult,
 };
 use crate::ledger::{
-    Charge, ChargeAt, CounterReading, Hit, Hold, Idempotency, Ledger, LedgerOutcome, Raised, RaisedHold,
-    Settled, Status, Unavailable, When,
+    Charge, ChargeAt, CounterReading, Hit, Hold, Idempotency, LeaseUse, Ledger, LedgerOutcome, Raised,
+    RaisedHold, Settled, Status, Unavailable, When,
 };
 use crate::metrics::AdapterMetrics;
 use crate::observed::ObservedReserve;
@@ -53,9 +54,10 @@ const COMMITS_AT_ONCE: usize = 64;
 const TELL_EVERY: Duration = Duration::from_secs(60);
 
 pub struct Limiter {
-    ledger: Arc<dyn Ledger>,
+    pub(super) ledger: Arc<dyn Ledger>,
     in_force: watch::Receiver<Arc<PolicySnapshot>>,
-    metrics: Arc<AdapterMetrics>,
+    pub(super) metrics: Arc<AdapterMetrics>,
+    pub(super) leases: LeaseTerms,
     warnings: Warnings,
     told: Mutex<Option<Instant>>,
     observers: Observers,
@@ -80,7 +82,13 @@ impl Limiter {
         metrics: Arc<AdapterMetrics>,
     ) -> Self {
         let warnings = Warnings::new(Arc::clone(&metrics), None);
-        Self { ledger, in_force, metrics, warnings, told: Mutex::new(None), observers: Observers::default() }
+        let (leases, observers) = (LeaseTerms::default(), Observers::default());
+        Self { ledger, in_force, metrics, leases, warnings, told: Mutex::new(None), observers }
+    }
+
+    /// Sets what workers may lease.
+    pub fn leasing(self, leases: LeaseTerms) -> Self {
+        Self { leases, ..self }
     }
 
     /// Sends warnings to a webhook, too.
@@ -105,6 +113,9 @@ impl Limiter {
         now: Moment,
         observe: bool,
     ) -> Result<(ReserveResponse, Option<ObservedReserve>), CallError> {
+        if request.lease {
+            return Ok((self.lease(request, now).await?, None));
+        }
         let in_force = self.now_in_force();
         let call = find(request.descriptors, &in_force)?;
         let id = match request.reservation_id {
@@ -116,20 +127,18 @@ impl Limiter {
         if call.unknown() > 0 {
             self.tell_unknown("Reserve", call.unknown(), now);
         }
-        let ttl = request.ttl.and_then(|ttl| Duration::try_from(ttl).ok()).filter(|ttl| !ttl.is_zero());
-        let holds = call.rates().map(|(named, rate, key)| Hold {
-            key: Arc::clone(key),
-            amount: held_amount(named, rate, request.amount),
-            max: named.max_of(rate),
-            ttl: named.ttl.or(ttl).unwrap_or(named.limit.ttl).min(LONGEST_HOLD),
-            charge_at: charge_at(rate.unit, named.limit.on_lapse),
-            enforced: named.refuses(),
-            warn_at: named.warn_at(rate),
-        });
-        let holds: Vec<Hold> = holds.collect();
+        let defaults = HoldDefaults { amount: request.amount, ttl: default_ttl(request.ttl) };
         let is_observed = observe || self.observers.is_any();
-        let amounts = is_observed.then(|| holds.iter().map(|hold| hold.amount).collect::<Vec<_>>());
-        let outcome = self.counted(self.ledger.reserve(&id, holds, now).await)?;
+        let amounts = is_observed.then(|| holds(&call, defaults).map(|hold| hold.amount).collect::<Vec<_>>());
+        let outcome = self.counted(self.ledger.reserve(&id, holds(&call, defaults).collect(), now).await)?;
+        let outcome = match recallable(&call, &outcome) {
+            buckets if buckets.is_empty() => outcome,
+            buckets => {
+                let again = || holds(&call, defaults).collect();
+                let patience = Duration::from_millis(request.recall_ms);
+                self.counted(self.reserve_after_recall(&id, &buckets, again, outcome, patience).await)?
+            }
+        };
         self.warn(now);
         self.count_reserve(&call, &outcome, request.amount, now);
         let observed = amounts.map(|amounts| ObservedReserve::new(&call, &amounts, &outcome));
@@ -138,17 +147,19 @@ impl Limiter {
         let statuses =
             call.statuses(&outcome).into_iter().map(|status| descriptor_status(status.map(|s| s.1)));
         let statuses = statuses.collect();
-        Ok((ReserveResponse { code: code.into(), reservation_id: id, statuses }, observed))
+        let response = ReserveResponse { code: code.into(), reservation_id: id, statuses, lease: None };
+        Ok((response, observed))
     }
 
     /// Settles reservations, several at once if the ledger is remote. If one fails, the caller repeats it and
     /// all later ones. Repeating a settled one changes nothing. Acknowledge it after [`Self::durable`].
     pub async fn commit(&self, mut request: CommitRequest, now: Moment) -> Result<CommitResponse, CallError> {
-        let further = std::mem::take(&mut request.further);
+        let mut further = std::mem::take(&mut request.further);
         if further.len() >= MAX_COMMITS {
             return Err(CallError::Invalid(format!("a commit may end at most {MAX_COMMITS} reservations")));
         }
         let in_force = self.now_in_force();
+        self.take_admitted(&mut request, &mut further, &in_force, now).await?;
         let out_of_room = self.raise(std::mem::take(&mut request.raised), &in_force, now).await?;
         if request.encoded_len() == 0 && further.is_empty() {
             return Ok(CommitResponse { out_of_room, ..CommitResponse::default() });
@@ -225,7 +236,8 @@ impl Limiter {
         now: Moment,
     ) -> Result<Settled, CallError> {
         let seen = std::mem::take(&mut request.seen);
-        let ends_nothing = !seen.is_empty() && request.descriptors.is_empty();
+        let is_bare = !seen.is_empty() || request.reservation_id.is_empty();
+        let ends_nothing = is_bare && request.descriptors.is_empty();
         if seen.len() > MAX_SEEN {
             return Err(CallError::Invalid(format!("a commit may show at most {MAX_SEEN} results")));
         }
@@ -243,8 +255,10 @@ impl Limiter {
             key: Arc::clone(key),
             amount: named.amount_in(rate, named.amount.unwrap_or(request.actual_amount)),
             warn_at: named.warn_at(rate),
+            draw: named.draw(&request.reservation_id),
         });
         let charges: Vec<_> = charges.collect();
+        let is_leased = charges.iter().any(|charge| charge.draw.is_some());
         if let Some(result) = request.parked {
             return self.park(&request.reservation_id, &result, &call, charges, in_force, now).await;
         }
@@ -253,6 +267,7 @@ impl Limiter {
         self.warn(now);
         match settled {
             Settled::Released => &self.metrics.released,
+            Settled::Charged if is_leased => &self.metrics.leased,
             Settled::Charged => &self.metrics.charged,
             Settled::AlreadySettled => &self.metrics.replayed,
         }
@@ -398,7 +413,7 @@ impl Limiter {
         call.count_overflows(outcome);
     }
 
-    fn counted<T>(&self, result: Result<T, Unavailable>) -> Result<T, Unavailable> {
+    pub(super) fn counted<T>(&self, result: Result<T, Unavailable>) -> Result<T, Unavailable> {
         if result.is_err() {
             self.metrics.unavailable.increment(1);
         }
@@ -416,6 +431,35 @@ impl Limiter {
             );
         }
     }
+}
+
+/// What holds without their own values have.
+#[derive(Clone, Copy)]
+pub(super) struct HoldDefaults {
+    pub amount: u64,
+    pub ttl: Option<Duration>,
+}
+
+/// Returns the lifetime that a call gives for all of its holds.
+pub(super) fn default_ttl(ttl: Option<prost_types::Duration>) -> Option<Duration> {
+    ttl.and_then(|ttl| Duration::try_from(ttl).ok()).filter(|ttl| !ttl.is_zero())
+}
+
+/// Returns the holds of a call.
+pub(super) fn holds<'a>(
+    call: &'a FoundDescriptors<'_>,
+    defaults: HoldDefaults,
+) -> impl Iterator<Item = Hold> + 'a {
+    call.rates().map(move |(named, rate, key)| Hold {
+        key: Arc::clone(key),
+        amount: held_amount(named, rate, defaults.amount),
+        max: named.max_of(rate),
+        ttl: named.ttl.or(defaults.ttl).unwrap_or(named.limit.ttl).min(LONGEST_HOLD),
+        charge_at: charge_at(rate.unit, named.limit.on_lapse),
+        enforced: named.refuses(),
+        warn_at: named.warn_at(rate),
+        lease: LeaseUse::None,
+    })
 }
 
 /// Returns the amount to hold. `by_default` is the amount of the call.
@@ -491,7 +535,7 @@ fn bucket_usage(max: u64, reading: &CounterReading) -> BucketUsage {
     }
 }
 
-fn descriptor_status(status: Option<Status>) -> DescriptorStatus {
+pub(super) fn descriptor_status(status: Option<Status>) -> DescriptorStatus {
     let Some(status) = status else { return DescriptorStatus::default() };
     DescriptorStatus {
         code: if status.limited { Code::OverLimit } else { Code::Ok }.into(),

@@ -2,11 +2,12 @@
 //!
 //! The [`server`] has the [`services`]: [`rate_limits`] (one call per message), [`stream`] (one stream per
 //! worker) and [`plans`]. The [`limiter`] handles the calls of both; [`envoy`] handles the protocol without
-//! holds. Both resolve [`descriptors`] against the policies. [`workers`] tracks which workers have a stream,
+//! holds, and [`leases`] grants and recalls room for several requests. Both resolve [`descriptors`] against the policies. [`workers`] tracks which workers have a stream,
 //! and [`tls`] decides who may connect.
 
 pub mod descriptors;
 pub mod envoy;
+pub mod leases;
 pub mod limiter;
 pub mod observe;
 pub mod plans;

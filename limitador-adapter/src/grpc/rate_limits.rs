@@ -21,6 +21,7 @@ use protocol::wire::weir::v1 as wire;
 use protocol::wire::weir::v1::{GetUsageRequest, GetUsageResponse, RecordUsageResponse, SettledUsage};
 use std::sync::Arc;
 use std::time::Instant;
+use tokio::sync::broadcast;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 
@@ -54,6 +55,11 @@ impl RateLimits {
         let (should, usage) = (latency("ShouldRateLimit"), latency("GetUsage"));
         let record = latency("RecordUsage");
         Self { limiter, reserve, commit, check, report, should, usage, record, recorder: None, spans: None }
+    }
+
+    /// Returns the recalls of leases that follow.
+    pub fn recalls(&self) -> broadcast::Receiver<u64> {
+        self.limiter.recalls()
     }
 
     /// Stores usage records with this recorder.

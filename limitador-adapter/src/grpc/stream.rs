@@ -7,13 +7,14 @@ use crate::grpc::services::weir::v1::reservation_service_server::ReservationServ
 use crate::grpc::workers::{Presence, StreamEnd, Workers};
 use crate::spans::ReserveCall;
 use futures::future::{FutureExt, Shared};
-use futures::stream::{Stream, StreamExt, iter, once};
+use futures::stream::{Stream, StreamExt, iter, once, select, unfold};
 use protocol::wire::weir::v1::{ReserveAndCommitRequest, ReserveAndCommitResponse};
 use std::future::ready;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{broadcast, oneshot, watch};
 use tonic::{Request, Response, Status, Streaming};
 
 /// The maximum age of a stream. Older streams are ended, so that new replicas get their share of the streams.
@@ -88,8 +89,40 @@ impl ReservationService for Reservations {
             })
             .map(Ok);
         let hello = once(ready(Ok(ReserveAndCommitResponse::default())));
-        Ok(Response::new(Box::pin(hello.chain(answers))))
+        let answers = hello.chain(answers);
+        let (answers, ended) = until_ended(answers);
+        let recalls = recalls(self.limits.recalls()).take_until(ended);
+        Ok(Response::new(Box::pin(select(answers, recalls))))
     }
+}
+
+/// Returns the recalls as messages of a stream.
+fn recalls(
+    recalls: broadcast::Receiver<u64>,
+) -> impl Stream<Item = Result<ReserveAndCommitResponse, Status>> + Send {
+    unfold(recalls, |mut recalls| async move {
+        loop {
+            match recalls.recv().await {
+                Ok(bucket) => {
+                    let reply = ReserveAndCommitResponse { recalled: vec![bucket], ..Default::default() };
+                    return Some((Ok(reply), recalls));
+                }
+                // A call that finds no room recalls them again.
+                Err(RecvError::Lagged(_)) => {}
+                Err(RecvError::Closed) => return None,
+            }
+        }
+    })
+}
+
+/// Returns the stream, and a future that resolves when the stream has ended.
+fn until_ended<T: Send>(
+    stream: impl Stream<Item = T> + Send,
+) -> (impl Stream<Item = T> + Send, impl Future<Output = ()> + Send) {
+    let (ends, ended) = oneshot::channel::<()>();
+    // The sender is dropped with the last item.
+    let stream = stream.map(Some).chain(once(ready(None))).scan(ends, |_, item| ready(item));
+    (stream, async { drop(ended.await) })
 }
 
 /// Resolves when every commit up to this message of the stream has been handled.

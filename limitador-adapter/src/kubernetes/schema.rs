@@ -186,6 +186,9 @@ pub struct LimitSchema {
     pub rates: Vec<RateSchema>,
     /// What a request holds while it runs. By default, its estimate.
     pub reservation: Option<ReservationSchema>,
+    /// Whether a proxy that uses a counter often may hold room in it for several requests at once, and admit them without
+    /// asking the adapter. The limit stays exact. `Never` makes every request ask.
+    pub lease: Option<LeaseSchema>,
     /// What happens to a stream that outgrows its hold when the limit has no more room. `Cut` ends it as its API ends a
     /// stream at its maximum output.
     pub overrun: Option<OverrunSchema>,
@@ -338,6 +341,14 @@ fn number(_: &mut SchemaGenerator) -> Schema {
         "minLength": 1,
         "maxLength": 4096,
     })
+}
+
+/// Whether there may be leases.
+#[derive(Clone, Copy, Debug, JsonSchema, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub enum LeaseSchema {
+    Auto,
+    Never,
 }
 
 /// What happens to a stream that outgrows its hold.

@@ -11,6 +11,7 @@ pub mod fault;
 pub mod key_text;
 pub mod memory;
 pub mod moment;
+pub mod recalls;
 #[cfg(feature = "redis")]
 pub mod redis;
 #[cfg(feature = "redis")]
@@ -25,9 +26,12 @@ pub use fault::{StorageFault, Unavailable};
 use crossing::{Crossing, WarnAt};
 use moment::Moment;
 use policy::model::{Unit, Window};
+#[cfg(doc)]
+use recalls::Recalls;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 use stored::{CreationCharge, Parking, Seen, Sighting, StoredResult};
+use tokio::sync::broadcast;
 
 /// The key of a bucket: what is counted, and for whom. It does not include the maximum, so changing the
 /// maximum keeps the counter.
@@ -78,6 +82,29 @@ pub struct Hold {
     pub enforced: bool,
     /// The thresholds that a charge at admission may reach.
     pub warn_at: Option<WarnAt>,
+    pub lease: LeaseUse,
+}
+
+/// How a hold relates to leases. A lease is a reservation of one bucket, from which its worker admits requests
+/// without a call.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum LeaseUse {
+    /// Not at all.
+    #[default]
+    None,
+    /// The hold is a lease.
+    Lease,
+    /// The amount, or part of it, comes out of a lease.
+    Draw(LeasePart),
+}
+
+/// An amount that comes out of a lease.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeasePart {
+    /// The reservation id of the lease.
+    pub lease: String,
+    /// The amount. If the lease has less, it comes out of the room of the bucket.
+    pub amount: u64,
 }
 
 /// The new total that a live reservation holds in one bucket.
@@ -122,6 +149,8 @@ pub struct Charge {
     pub amount: u64,
     /// The thresholds that the charge may reach.
     pub warn_at: Option<WarnAt>,
+    /// What leaves a lease with this charge, unless the reservation is known: then it has taken its part already.
+    pub draw: Option<LeasePart>,
 }
 
 /// A check and a charge in one call, for protocols without holds.
@@ -166,6 +195,8 @@ pub struct Status {
     pub used: u64,
     /// Whether this is the limit's overflow bucket. It is used if there is no room for a separate bucket.
     pub overflowed: bool,
+    /// The part of the held amount that is in leases. Only known if the bucket refuses the call.
+    pub leased: u64,
 }
 
 /// The answer to a reserve or a hit.
@@ -208,6 +239,8 @@ pub struct CounterReading {
     pub used: u64,
     /// The amount held now.
     pub held: u64,
+    /// The part of `held` that is in leases.
+    pub leased: u64,
     /// The amount granted in this window, in addition to the maximum.
     pub granted: u64,
     /// The time until the window ends. `None` if no window is running.
@@ -338,7 +371,8 @@ pub enum Durability {
 #[tonic::async_trait]
 pub trait Ledger: Send + Sync {
     /// Holds every amount, or none. The caller chooses `id`. Repeating a call does not hold anything twice. A
-    /// refused id is not remembered, so a repeated call is decided again.
+    /// refused id is not remembered, so a repeated call is decided again. What comes out of a lease leaves it with
+    /// the first call.
     async fn reserve(&self, id: &str, holds: Vec<Hold>, now: Moment) -> Result<LedgerOutcome, Unavailable>;
     /// Raises the holds of a reservation that uses more than it holds, even if there is no room, because the
     /// amount is already used. A raise never lowers a hold or extends its lifetime. It ignores settled and
@@ -394,6 +428,11 @@ pub trait Ledger: Send + Sync {
     /// window, over all ledgers that share the storage: by the ledger that made the charge. If the storage's
     /// reply to a charge is lost, its crossings are lost too.
     fn take_crossings(&self) -> Vec<Crossing>;
+    /// Asks all workers that have leases of these buckets to return them, at whatever adapter they are. See
+    /// [`Recalls`].
+    async fn recall(&self, buckets: &[u64]);
+    /// Returns what this and other ledgers with the same storage recall from now on.
+    fn recalls(&self) -> broadcast::Receiver<u64>;
     /// Sets the number of limits in force, each of which has a guaranteed share of the memory for counters.
     fn share_among(&self, limits: usize);
     /// Records that these workers are alive for this long. The name of a worker is the prefix of its

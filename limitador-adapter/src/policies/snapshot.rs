@@ -67,6 +67,8 @@ pub struct KnownLimit {
     pub on_lapse: OnLapse,
     /// Whether the limit never refuses (`boundary: Soft`).
     pub is_soft: bool,
+    /// Whether workers may have leases of its counters.
+    pub leases: bool,
     /// `warnAt`. `None` if the limit has none.
     pub warn_at: Option<Arc<[Threshold]>>,
     /// Has at least one element.
@@ -345,6 +347,7 @@ fn limits(valid: &ValidPolicy, metrics: &AdapterMetrics) -> Vec<KnownLimit> {
             Ttl::From(_) => DEFAULT_TTL,
         },
         on_lapse: limit.on_lapse,
+        leases: limit.leases,
         is_soft: limit.boundary.is_soft(),
         warn_at: (!limit.warn_at.is_empty()).then(|| Arc::clone(&limit.warn_at)),
         rates: limit

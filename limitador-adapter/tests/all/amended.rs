@@ -4,7 +4,7 @@ use crate::ledger::{MINUTE, key, key_of};
 use crate::storages::{Storage, on_every_storage};
 use limitador_adapter::ledger::moment::Moment;
 use limitador_adapter::ledger::{
-    Charge, ChargeAt, GRANT_REMEMBERED, Grant, Granted, Hit, Hold, Key, Ledger, Settled, When,
+    Charge, ChargeAt, GRANT_REMEMBERED, Grant, Granted, Hit, Hold, Key, LeaseUse, Ledger, Settled, When,
 };
 use policy::model::{Period, Unit, Window, ZoneName};
 use std::sync::Arc;
@@ -24,11 +24,20 @@ on_every_storage![
 
 fn hold(key: &Arc<Key>, amount: u64, max: u64) -> Hold {
     let key = Arc::clone(key);
-    Hold { key, amount, max, ttl: MINUTE * 15, charge_at: ChargeAt::Commit, enforced: true, warn_at: None }
+    Hold {
+        key,
+        amount,
+        max,
+        ttl: MINUTE * 15,
+        charge_at: ChargeAt::Commit,
+        enforced: true,
+        warn_at: None,
+        lease: LeaseUse::None,
+    }
 }
 
 fn charge(key: &Arc<Key>, amount: u64) -> Charge {
-    Charge { key: Arc::clone(key), amount, warn_at: None }
+    Charge { key: Arc::clone(key), amount, warn_at: None, draw: None }
 }
 
 fn grant(key: &Arc<Key>, amount: u64, id: &str) -> Grant {

@@ -12,6 +12,7 @@ use limitador_adapter::ledger::{
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
+use tokio::sync::broadcast;
 
 /// How many of a hundred calls fail, of the shards that share it.
 pub type Faults = Arc<AtomicU32>;
@@ -92,6 +93,12 @@ impl Ledger for FaultyShard {
     }
     fn take_crossings(&self) -> Vec<Crossing> {
         self.shard.take_crossings()
+    }
+    async fn recall(&self, buckets: &[u64]) {
+        self.shard.recall(buckets).await;
+    }
+    fn recalls(&self) -> broadcast::Receiver<u64> {
+        self.shard.recalls()
     }
     fn share_among(&self, limits: usize) {
         self.shard.share_among(limits);

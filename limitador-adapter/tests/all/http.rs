@@ -29,11 +29,11 @@ async fn the_counters_are_those_of_the_contract() {
     assert!((0..=60).contains(&begun.until(Timestamp::now()).unwrap().get_seconds()), "{since}");
     let wanted = json!([
         {"policy": "default/llm", "limit": "all", "unit": "tokens", "window": "24h", "counters": {}, "max": 100_000, "used": 0,
-         "held": 400, "granted": 0, "remaining": 99_600, "resetsInSeconds": 86_400, "countingSince": since},
+         "held": 400, "leased": 0, "granted": 0, "remaining": 99_600, "resetsInSeconds": 86_400, "countingSince": since},
         {"policy": "default/llm", "limit": "free", "unit": "requests", "window": "1m", "counters": alice, "max": 3, "used": 1,
-         "held": 0, "granted": 0, "remaining": 2, "resetsInSeconds": resets, "countingSince": since},
+         "held": 0, "leased": 0, "granted": 0, "remaining": 2, "resetsInSeconds": resets, "countingSince": since},
         {"policy": "default/llm", "limit": "free", "unit": "tokens", "window": "1h", "counters": alice, "max": 1000, "used": 0,
-         "held": 400, "granted": 0, "remaining": 600, "resetsInSeconds": 3600, "countingSince": since},
+         "held": 400, "leased": 0, "granted": 0, "remaining": 600, "resetsInSeconds": 3600, "countingSince": since},
     ]);
     assert_eq!(told, wanted);
     assert_eq!(server.metric("weir_holds").await, 2.0);
@@ -82,7 +82,7 @@ async fn counters_of_limits_that_are_gone_are_told_until_their_window_ends() {
         tokio::task::yield_now().await;
     };
     let wanted = json!({"policy": "default/llm", "limit": "all", "unit": "tokens", "window": "24h", "counters": {}, "used": 0,
-        "held": 400, "granted": 0, "resetsInSeconds": 86_400, "countingSince": told[0]["countingSince"], "inForce": false});
+        "held": 400, "leased": 0, "granted": 0, "resetsInSeconds": 86_400, "countingSince": told[0]["countingSince"], "inForce": false});
     assert_eq!(told[0], wanted);
     assert_eq!(told.as_array().unwrap().len(), 3);
 }

@@ -5,7 +5,7 @@ use crate::storages::{Storage, on_every_storage};
 use limitador_adapter::ledger::moment::Moment;
 use limitador_adapter::ledger::stored::{CreationCharge, DeferredCharge, Sighting, StoredId, StoredResult};
 use limitador_adapter::ledger::{
-    Charge, ChargeAt, Hold, Idempotency, Key, LapsedTotals, Ledger, Raised, RaisedHold, Settled,
+    Charge, ChargeAt, Hold, Idempotency, Key, LapsedTotals, LeaseUse, Ledger, Raised, RaisedHold, Settled,
 };
 use llm::response::Usage;
 use policy::model::{Period, Unit, UsageCost, Window, ZoneName};
@@ -35,7 +35,16 @@ on_every_storage![
 
 fn tokens_in(key: Arc<Key>, amount: u64) -> Hold {
     let charge_at = ChargeAt::CommitOrLapse;
-    Hold { key, amount, max: 1_000_000, ttl: TTL, charge_at, enforced: true, warn_at: None }
+    Hold {
+        key,
+        amount,
+        max: 1_000_000,
+        ttl: TTL,
+        charge_at,
+        enforced: true,
+        warn_at: None,
+        lease: LeaseUse::None,
+    }
 }
 
 fn tokens(who: &str, amount: u64) -> Hold {
@@ -51,7 +60,7 @@ pub fn slot(who: &str) -> Hold {
 }
 
 fn charge(hold: &Hold, amount: u64) -> Charge {
-    Charge { key: Arc::clone(&hold.key), amount, warn_at: None }
+    Charge { key: Arc::clone(&hold.key), amount, warn_at: None, draw: None }
 }
 
 /// Returns (used, held) of the bucket of a hold.

@@ -3,8 +3,8 @@
 use crate::storages::{Storage, on_every_storage};
 use limitador_adapter::ledger::moment::Moment;
 use limitador_adapter::ledger::{
-    Charge, ChargeAt, CounterReading, Hit, Hold, Idempotency, Key, Ledger, REMEMBERED_BRIEFLY, Raised,
-    RaisedHold, Settled, Status, When,
+    Charge, ChargeAt, CounterReading, Hit, Hold, Idempotency, Key, LeaseUse, Ledger, REMEMBERED_BRIEFLY,
+    Raised, RaisedHold, Settled, Status, When,
 };
 use policy::model::{Period, Unit, Window, ZoneName};
 use std::sync::Arc;
@@ -25,7 +25,16 @@ pub fn key_of(who: &str, unit: Unit, window: Window) -> Arc<Key> {
 }
 
 fn hold(key: Arc<Key>, amount: u64, max: u64) -> Hold {
-    Hold { key, amount, max, ttl: MINUTE * 15, charge_at: ChargeAt::Commit, enforced: true, warn_at: None }
+    Hold {
+        key,
+        amount,
+        max,
+        ttl: MINUTE * 15,
+        charge_at: ChargeAt::Commit,
+        enforced: true,
+        warn_at: None,
+        lease: LeaseUse::None,
+    }
 }
 
 fn tokens(who: &str, amount: u64, max: u64) -> Hold {
@@ -37,12 +46,21 @@ fn request(who: &str, max: u64) -> Hold {
 }
 
 fn charge(hold: &Hold, amount: u64) -> Charge {
-    Charge { key: Arc::clone(&hold.key), amount, warn_at: None }
+    Charge { key: Arc::clone(&hold.key), amount, warn_at: None, draw: None }
 }
 
 /// Returns the status of a bucket with a window of one minute, for a call that is not refused.
 fn good(max: u64, remaining: u64, used: u64) -> Status {
-    Status { limited: false, excused: false, max, remaining, reset: MINUTE, used, overflowed: false }
+    Status {
+        limited: false,
+        excused: false,
+        max,
+        remaining,
+        reset: MINUTE,
+        used,
+        overflowed: false,
+        leased: 0,
+    }
 }
 
 /// Returns (used, held) of each bucket that has any, in the order of the keys.

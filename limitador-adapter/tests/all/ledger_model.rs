@@ -10,8 +10,8 @@ use jiff::{SignedDuration, Timestamp};
 use limitador_adapter::ledger::memory::MemoryLedger;
 use limitador_adapter::ledger::moment::Moment;
 use limitador_adapter::ledger::{
-    Charge, ChargeAt, GRANT_REMEMBERED, Grant, Hold, Idempotency, Key, Ledger, REMEMBERED_BRIEFLY, Raised,
-    RaisedHold, Settled,
+    Charge, ChargeAt, GRANT_REMEMBERED, Grant, Hold, Idempotency, Key, LeaseUse, Ledger, REMEMBERED_BRIEFLY,
+    Raised, RaisedHold, Settled,
 };
 use policy::model::{Period, Unit, Window, ZoneName};
 use proptest::prelude::*;
@@ -573,6 +573,7 @@ async fn play(adapters: impl Fn(Moment) -> Vec<Arc<dyn Ledger>>, story: &Story, 
                     },
                     enforced: want.enforced,
                     warn_at: None,
+                    lease: LeaseUse::None,
                 });
                 let named = named(model.age, *id);
                 let outcome = ledger.reserve(&named, holds.collect(), now).await.unwrap();
@@ -603,6 +604,7 @@ async fn play(adapters: impl Fn(Moment) -> Vec<Arc<dyn Ledger>>, story: &Story, 
                     key: key(policy, *of),
                     amount: *amount,
                     warn_at: None,
+                    draw: None,
                 });
                 let named = named(model.age, *id);
                 let settled = ledger.commit(&named, wire.collect(), now).await.unwrap();

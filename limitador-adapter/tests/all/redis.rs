@@ -11,7 +11,9 @@ use e2e::wait;
 use limitador_adapter::ledger::calendar;
 use limitador_adapter::ledger::moment::Moment;
 use limitador_adapter::ledger::redis::RedisLedger;
-use limitador_adapter::ledger::{Charge, ChargeAt, Hold, Key, Ledger, Settled, StorageFault, Unavailable};
+use limitador_adapter::ledger::{
+    Charge, ChargeAt, Hold, Key, LeaseUse, Ledger, Settled, StorageFault, Unavailable,
+};
 use policy::model::{Period, Unit, Window, ZoneName};
 use protocol::wire::envoy::service::ratelimit::v3::rate_limit_response::Code;
 use std::sync::Arc;
@@ -25,11 +27,20 @@ pub fn served(place: &str) -> Arc<dyn Ledger> {
 
 pub fn tokens(who: &str, amount: u64) -> Hold {
     let (key, ttl) = (key(who, Unit::Tokens), MINUTE * 15);
-    Hold { key, amount, max: 1000, ttl, charge_at: ChargeAt::Commit, enforced: true, warn_at: None }
+    Hold {
+        key,
+        amount,
+        max: 1000,
+        ttl,
+        charge_at: ChargeAt::Commit,
+        enforced: true,
+        warn_at: None,
+        lease: LeaseUse::None,
+    }
 }
 
 pub fn charge(who: &str, amount: u64) -> Vec<Charge> {
-    vec![Charge { key: key(who, Unit::Tokens), amount, warn_at: None }]
+    vec![Charge { key: key(who, Unit::Tokens), amount, warn_at: None, draw: None }]
 }
 
 pub async fn books(ledger: &dyn Ledger) -> Vec<(u64, u64)> {
@@ -184,6 +195,39 @@ async fn two_adapters_together_let_ten_of_sixty_four_pass() {
     assert_eq!(books(&*adapters[0]).await, [(0, 1000)]);
 }
 
+/// Checks that what one adapter recalls arrives at another one, once both are connected.
+pub async fn recalls_arrive(from: &dyn Ledger, to: &dyn Ledger) {
+    let mut recalled = to.recalls();
+    once_it_works(async || to.ready().await).await;
+    let start = Instant::now();
+    loop {
+        from.recall(&[7, u64::MAX]).await;
+        match tokio::time::timeout(Duration::from_millis(50), recalled.recv()).await {
+            Ok(bucket) => {
+                assert_eq!((bucket, recalled.recv().await), (Ok(7), Ok(u64::MAX)));
+                return;
+            }
+            Err(_) => assert!(start.elapsed() < DEADLINE, "no recall has arrived"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_one_adapter_recalls_the_others_hear() {
+    let redis = Redis::start();
+    let adapters = [served(&redis.url(0)), served(&redis.url(0))];
+    recalls_arrive(&*adapters[0], &*adapters[1]).await;
+    recalls_arrive(&*adapters[1], &*adapters[0]).await;
+    recalls_arrive(&*adapters[0], &*adapters[0]).await;
+    // Another installation in the same Redis hears nothing of it.
+    let staging = RedisLedger::new(redis.url(0).parse().unwrap(), None).unwrap().with_prefix("staging:");
+    recalls_arrive(&staging, &staging).await;
+    let mut recalled = staging.recalls();
+    adapters[0].recall(&[8]).await;
+    let others = async { while recalled.recv().await != Ok(8) {} };
+    assert!(tokio::time::timeout(Duration::from_millis(200), others).await.is_err());
+}
+
 #[tokio::test]
 async fn the_time_is_the_server_s() {
     let redis = Redis::start();
@@ -193,7 +237,7 @@ async fn the_time_is_the_server_s() {
     let mut short = (*hold.key).clone();
     short.window = Window::Fixed(second);
     hold.key = Arc::new(short);
-    let charges = vec![Charge { key: Arc::clone(&hold.key), amount: 1, warn_at: None }];
+    let charges = vec![Charge { key: Arc::clone(&hold.key), amount: 1, warn_at: None, draw: None }];
     // The caller's clock does not matter.
     let wrong = Moment { unix: Duration::ZERO, ..Moment::now() };
     ledger.commit("1", charges, wrong).await.unwrap();
@@ -223,7 +267,7 @@ async fn the_calendar_is_that_of_the_server_s_time_however_wrong_the_adapter_s_c
         let end = calendar::around(Period::Month, &zone, now).end;
         let reset = outcome.statuses[0].reset;
         assert!(reset + MINUTE > end - now && reset < end - now + MINUTE, "{reset:?} {:?}", end - now);
-        let charge = vec![Charge { key: Arc::clone(&hold.key), amount: 100, warn_at: None }];
+        let charge = vec![Charge { key: Arc::clone(&hold.key), amount: 100, warn_at: None, draw: None }];
         assert_eq!(ledger.commit(&id, charge, wrong).await.unwrap(), Settled::Released);
     }
     assert_eq!(books(&*served(&redis.url(0))).await, [(300, 0)]);

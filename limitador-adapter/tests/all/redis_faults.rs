@@ -2,6 +2,7 @@
 
 use crate::binary::{adapter, folder, get};
 use crate::ledger::{MINUTE, key};
+use crate::redis::recalls_arrive;
 use crate::server::{POLICY, Server};
 use e2e::process::{Process, free_port};
 use e2e::redis::Redis;
@@ -9,15 +10,14 @@ use e2e::wait;
 use limitador_adapter::ledger::moment::Moment;
 use limitador_adapter::ledger::redis::RedisLedger;
 use limitador_adapter::ledger::redis::credentials::{ClientFiles, CredentialFiles};
-use limitador_adapter::ledger::{Charge, ChargeAt, Hold, Ledger, StorageFault, Unavailable};
+use limitador_adapter::ledger::{Charge, ChargeAt, Hold, LeaseUse, Ledger, StorageFault, Unavailable};
 use policy::model::Unit;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// The user's permissions in docs/operate.md.
-const PERMISSIONS: &str =
-    "'~{weir*' resetchannels -@all +@read +@write +@scripting +@connection -@dangerous +info +time";
+const PERMISSIONS: &str = "'~{weir*' resetchannels '&weir:*' -@all +@read +@write +@scripting +@connection -@dangerous +info +time +publish +subscribe";
 
 fn ledger(place: &str) -> RedisLedger {
     RedisLedger::new(place.parse().unwrap(), Some(1000_usize.into())).unwrap()
@@ -26,11 +26,20 @@ fn ledger(place: &str) -> RedisLedger {
 fn hold(amount: u64) -> Vec<Hold> {
     let (key, ttl) = (key("alice", Unit::Tokens), MINUTE * 15);
     let max = 1_000_000_000;
-    vec![Hold { key, amount, max, ttl, charge_at: ChargeAt::Commit, enforced: true, warn_at: None }]
+    vec![Hold {
+        key,
+        amount,
+        max,
+        ttl,
+        charge_at: ChargeAt::Commit,
+        enforced: true,
+        warn_at: None,
+        lease: LeaseUse::None,
+    }]
 }
 
 fn charge(amount: u64) -> Vec<Charge> {
-    vec![Charge { key: key("alice", Unit::Tokens), amount, warn_at: None }]
+    vec![Charge { key: key("alice", Unit::Tokens), amount, warn_at: None, draw: None }]
 }
 
 /// Retries, as filters do.
@@ -121,6 +130,7 @@ async fn a_user_needs_the_documented_permissions_and_no_others() {
     user("");
     works(&ledger(&place)).await;
     ledger(&place).readings(Moment::now()).await.unwrap();
+    recalls_arrive(&ledger(&place), &ledger(&place)).await;
     for missing in ["-zadd", "-evalsha", "-hincrby", "-time", "-info", "-mget", "resetkeys ~other:*"] {
         user(missing);
         let error = fails(&place, StorageFault::Denied).await;

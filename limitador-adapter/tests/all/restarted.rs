@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::time::Duration;
 use tempfile::TempDir;
+use tokio::sync::broadcast;
 
 pub struct RestartedLedger {
     folder: TempDir,
@@ -110,6 +111,12 @@ impl Ledger for RestartedLedger {
     /// Crossings are of the process that made the charge.
     fn take_crossings(&self) -> Vec<Crossing> {
         self.opened.lock().unwrap().1.as_ref().map(|ledger| ledger.take_crossings()).unwrap_or_default()
+    }
+    async fn recall(&self, buckets: &[u64]) {
+        self.opened().recall(buckets).await;
+    }
+    fn recalls(&self) -> broadcast::Receiver<u64> {
+        self.opened().recalls()
     }
     fn share_among(&self, limits: usize) {
         self.opened().share_among(limits);

@@ -2,6 +2,7 @@
 
 use e2e::redis::Redis;
 use limitador_adapter::cli::{ClusterArgs, ServeArgs, SpanArgs, Storage, StorageAccessArgs, UsageStoreArgs};
+use limitador_adapter::grpc::leases::LeaseTerms;
 use limitador_adapter::grpc::services::envoy::service::ratelimit::v3::rate_limit_service_client::RateLimitServiceClient as EnvoyClient;
 use limitador_adapter::grpc::services::kuadrant::service::ratelimit::v1::rate_limit_service_client::RateLimitServiceClient as KuadrantClient;
 use limitador_adapter::grpc::services::weir::v1::policy_service_client::PolicyServiceClient;
@@ -105,6 +106,7 @@ impl Server {
             counter_memory: None,
             webhook: None,
             worker_grace: GRACE,
+            lease_percent: LeaseTerms::default().percent,
             usage: UsageStoreArgs::default(),
             spans: SpanArgs::default(),
         }

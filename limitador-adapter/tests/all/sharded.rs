@@ -10,7 +10,8 @@ use limitador_adapter::ledger::stored::{
     CreationCharge, DeferredCharge, Parking, Sighting, StoredId, StoredResult,
 };
 use limitador_adapter::ledger::{
-    Charge, ChargeAt, Hit, Hold, Idempotency, Key, Ledger, Raised, RaisedHold, Settled, Unavailable, When,
+    Charge, ChargeAt, Hit, Hold, Idempotency, Key, LeaseUse, Ledger, Raised, RaisedHold, Settled,
+    Unavailable, When,
 };
 use llm::response::Usage;
 use policy::model::{Tariff, Unit, UsageCost, Window};
@@ -24,7 +25,16 @@ const MAX: u64 = 1000;
 
 fn hold(key: &Arc<Key>, amount: u64) -> Hold {
     let (key, ttl) = (Arc::clone(key), MINUTE * 15);
-    Hold { key, amount, max: MAX, ttl, charge_at: ChargeAt::Commit, enforced: true, warn_at: None }
+    Hold {
+        key,
+        amount,
+        max: MAX,
+        ttl,
+        charge_at: ChargeAt::Commit,
+        enforced: true,
+        warn_at: None,
+        lease: LeaseUse::None,
+    }
 }
 
 fn request(who: &str) -> Hold {
@@ -32,7 +42,7 @@ fn request(who: &str) -> Hold {
 }
 
 fn charge(key: &Arc<Key>, amount: u64) -> Charge {
-    Charge { key: Arc::clone(key), amount, warn_at: None }
+    Charge { key: Arc::clone(key), amount, warn_at: None, draw: None }
 }
 
 /// Users whose buckets are in different shards.

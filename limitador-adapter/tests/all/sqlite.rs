@@ -9,8 +9,8 @@ use limitador_adapter::ledger::moment::Moment;
 use limitador_adapter::ledger::sqlite::SqliteLedger;
 use limitador_adapter::ledger::stored::{CreationCharge, DeferredCharge, Sighting, StoredId, StoredResult};
 use limitador_adapter::ledger::{
-    Charge, ChargeAt, CounterReading, Durability, Grant, Hit, Hold, Idempotency, Key, Ledger, RaisedHold,
-    Settled, StorageFault, When,
+    Charge, ChargeAt, CounterReading, Durability, Grant, Hit, Hold, Idempotency, Key, LeaseUse, Ledger,
+    RaisedHold, Settled, StorageFault, When,
 };
 use llm::response::Usage;
 use policy::model::{Period, Unit, UsageCost, Window, ZoneName};
@@ -52,7 +52,16 @@ impl CounterFile {
 
 fn hold(key: Arc<Key>, amount: u64) -> Hold {
     let charge_at = if key.unit == Unit::Requests { ChargeAt::Admission } else { ChargeAt::Commit };
-    Hold { key, amount, max: 1000, ttl: MINUTE * 15, charge_at, enforced: true, warn_at: None }
+    Hold {
+        key,
+        amount,
+        max: 1000,
+        ttl: MINUTE * 15,
+        charge_at,
+        enforced: true,
+        warn_at: None,
+        lease: LeaseUse::None,
+    }
 }
 
 fn tokens(who: &str, amount: u64) -> Hold {
@@ -60,7 +69,7 @@ fn tokens(who: &str, amount: u64) -> Hold {
 }
 
 fn charge(who: &str, amount: u64) -> Vec<Charge> {
-    vec![Charge { key: key(who, Unit::Tokens), amount, warn_at: None }]
+    vec![Charge { key: key(who, Unit::Tokens), amount, warn_at: None, draw: None }]
 }
 
 async fn readings(ledger: &SqliteLedger, now: Moment) -> Vec<CounterReading> {
@@ -86,7 +95,8 @@ async fn every_kind_of_call_survives_a_restart() {
         key("bob", Unit::Concurrency),
     ];
     let holds: Vec<_> = others.iter().map(|key| hold(Arc::clone(key), 10)).collect();
-    let charges = others.iter().map(|key| Charge { key: Arc::clone(key), amount: 7, warn_at: None });
+    let charges =
+        others.iter().map(|key| Charge { key: Arc::clone(key), amount: 7, warn_at: None, draw: None });
     let raised = RaisedHold { key: key("alice", Unit::Tokens), total: 90, max: 1000, enforced: true };
     let hit = Hit {
         key: key("carol", Unit::Tokens),
@@ -161,7 +171,7 @@ async fn what_lapses_after_a_restart_is_charged_and_settled_after_the_next() {
 async fn a_charge_at_admission_is_confirmed_or_taken_back_after_a_restart() {
     let file = CounterFile::new();
     let requests = || hold(key("alice", Unit::Requests), 1);
-    let of = |amount| vec![Charge { key: key("alice", Unit::Requests), amount, warn_at: None }];
+    let of = |amount| vec![Charge { key: key("alice", Unit::Requests), amount, warn_at: None, draw: None }];
     for id in ["confirmed", "failed"] {
         assert!(file.open().reserve(id, vec![requests()], file.now).await.unwrap().admitted);
     }
@@ -221,7 +231,8 @@ async fn a_clock_that_goes_back_loses_no_charge_and_keeps_none_for_longer() {
         key_of("alice", Unit::Tokens, Window::Sliding(MINUTE)),
         key_of("alice", Unit::Tokens, day),
     ];
-    let charges = keys.iter().map(|key| Charge { key: Arc::clone(key), amount: 5, warn_at: None });
+    let charges =
+        keys.iter().map(|key| Charge { key: Arc::clone(key), amount: 5, warn_at: None, draw: None });
     file.open().commit("1", charges.collect(), file.now).await.unwrap();
     let ledger = file.open_at(file.now.unix - MINUTE * 60 * 48);
     assert_eq!(books(&ledger, file.now).await, [(5, 0); 3]);
@@ -233,7 +244,7 @@ async fn a_clock_that_goes_back_loses_no_charge_and_keeps_none_for_longer() {
 async fn a_calendar_period_keeps_its_boundary() {
     let file = CounterFile::new();
     let key = key_of("alice", Unit::Tokens, Window::Period(Period::Day, ZoneName::UTC));
-    let charges = vec![Charge { key: Arc::clone(&key), amount: 5, warn_at: None }];
+    let charges = vec![Charge { key: Arc::clone(&key), amount: 5, warn_at: None, draw: None }];
     let day = Duration::from_secs(24 * 60 * 60);
     let noon = Duration::from_secs(file.now.unix.as_secs() / day.as_secs() * day.as_secs()) + day / 2;
     let at = |unix| Moment { unix, ..file.now };

@@ -7,7 +7,7 @@ use limitador_adapter::ledger::stored::{
     CreationCharge, DeferredCharge, EARLY, Parking, ResultCharges, SEEN, Seen, Sighting, StoredId,
     StoredResult, UNSEEN,
 };
-use limitador_adapter::ledger::{Charge, ChargeAt, Hold, Idempotency, Key, Ledger, Settled};
+use limitador_adapter::ledger::{Charge, ChargeAt, Hold, Idempotency, Key, LeaseUse, Ledger, Settled};
 use llm::response::Usage;
 use policy::model::{Tariff, Unit, UsageCost};
 use std::sync::Arc;
@@ -39,11 +39,15 @@ fn hold(key: &Arc<Key>, amount: u64) -> Hold {
         charge_at,
         enforced: true,
         warn_at: None,
+        lease: LeaseUse::None,
     }
 }
 
 fn charge(key: &Arc<Key>, amount: u64) -> CreationCharge {
-    CreationCharge { charge: Charge { key: Arc::clone(key), amount, warn_at: None }, deferred: None }
+    CreationCharge {
+        charge: Charge { key: Arc::clone(key), amount, warn_at: None, draw: None },
+        deferred: None,
+    }
 }
 
 /// Returns a charge in tokens: the part that is charged at once, and the amount if nothing can be deferred.

@@ -18,14 +18,14 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::{Code as Grpc, Status, Streaming};
 
-struct Stream {
-    requests: mpsc::UnboundedSender<ReserveAndCommitRequest>,
+pub struct Stream {
+    pub requests: mpsc::UnboundedSender<ReserveAndCommitRequest>,
     answers: Streaming<ReserveAndCommitResponse>,
 }
 
 impl Stream {
     /// Opens a stream and waits for the greeting.
-    async fn open(server: &Server) -> Self {
+    pub async fn open(server: &Server) -> Self {
         let (requests, receiver) = mpsc::unbounded_channel();
         let answers = server.reservations().reserve_and_commit(UnboundedReceiverStream::new(receiver)).await;
         let mut stream = Self { requests, answers: answers.unwrap().into_inner() };
@@ -33,7 +33,7 @@ impl Stream {
         stream
     }
 
-    async fn hear(&mut self) -> Option<ReserveAndCommitResponse> {
+    pub async fn hear(&mut self) -> Option<ReserveAndCommitResponse> {
         self.answers.message().await.unwrap()
     }
 }

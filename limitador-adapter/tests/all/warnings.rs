@@ -5,7 +5,7 @@ use crate::storages::{Storage, in_redis, in_shards, on_every_storage};
 use limitador_adapter::ledger::crossing::{Crossing, WarnAt};
 use limitador_adapter::ledger::moment::Moment;
 use limitador_adapter::ledger::stored::{CreationCharge, DeferredCharge, Sighting, StoredId, StoredResult};
-use limitador_adapter::ledger::{Charge, ChargeAt, Grant, Hit, Hold, Key, Ledger, Settled, When};
+use limitador_adapter::ledger::{Charge, ChargeAt, Grant, Hit, Hold, Key, LeaseUse, Ledger, Settled, When};
 use llm::response::Usage;
 use policy::model::{Period, Threshold, Unit, UsageCost, Window, ZoneName};
 use std::sync::Arc;
@@ -41,7 +41,7 @@ fn of_1000(percents: &[u64]) -> Option<WarnAt> {
 }
 
 fn charge(key: &Arc<Key>, amount: u64, percents: &[u64]) -> Charge {
-    Charge { key: Arc::clone(key), amount, warn_at: of_1000(percents) }
+    Charge { key: Arc::clone(key), amount, warn_at: of_1000(percents), draw: None }
 }
 
 async fn commit(ledger: &Arc<dyn Ledger>, charge: Charge, now: Moment) {
@@ -163,7 +163,7 @@ async fn a_changed_limit_repeats_no_warning(storage: Storage) {
     let alice = key("alice", Unit::Tokens);
     let of = |max, amount, percents: &[u64]| {
         let warn_at = Some(WarnAt { max, thresholds: thresholds(percents) });
-        Charge { key: Arc::clone(&alice), amount, warn_at }
+        Charge { key: Arc::clone(&alice), amount, warn_at, draw: None }
     };
     commit(&ledger, of(1000, 800, &[80]), now).await;
     assert_eq!(crossed(&ledger), [(80, 800, 1000)]);
@@ -185,7 +185,16 @@ async fn a_repeated_commit_warns_no_second_time(storage: Storage) {
 }
 
 fn hold(key: &Arc<Key>, amount: u64, charge_at: ChargeAt, warn_at: Option<WarnAt>) -> Hold {
-    Hold { key: Arc::clone(key), amount, max: 1000, ttl: MINUTE * 15, charge_at, enforced: true, warn_at }
+    Hold {
+        key: Arc::clone(key),
+        amount,
+        max: 1000,
+        ttl: MINUTE * 15,
+        charge_at,
+        enforced: true,
+        warn_at,
+        lease: LeaseUse::None,
+    }
 }
 
 async fn a_request_warns_at_its_admission_and_no_second_time_when_it_is_taken_back(storage: Storage) {
@@ -198,7 +207,7 @@ async fn a_request_warns_at_its_admission_and_no_second_time_when_it_is_taken_ba
         assert_eq!(crossed(&ledger), wanted, "{id}");
     }
     for id in ["2", "3"] {
-        let charges = vec![Charge { key: Arc::clone(&alice), amount: 0, warn_at: warn_at() }];
+        let charges = vec![Charge { key: Arc::clone(&alice), amount: 0, warn_at: warn_at(), draw: None }];
         ledger.commit(id, charges, now).await.unwrap();
     }
     assert!(ledger.reserve("4", vec![request()], now).await.unwrap().admitted);
@@ -294,7 +303,7 @@ async fn holds_and_limits_without_thresholds_never_warn(storage: Storage) {
     let holds = vec![hold(&alice, 1000, ChargeAt::Commit, of_1000(&[1]))];
     assert!(ledger.reserve("1", holds, now).await.unwrap().admitted);
     assert_eq!(crossed(&ledger), []);
-    let silent = Charge { key: Arc::clone(&alice), amount: 5000, warn_at: None };
+    let silent = Charge { key: Arc::clone(&alice), amount: 5000, warn_at: None, draw: None };
     ledger.commit("1", vec![silent], now).await.unwrap();
     commit(&ledger, charge(&alice, 0, &[1]), now).await;
     assert_eq!(crossed(&ledger), []);

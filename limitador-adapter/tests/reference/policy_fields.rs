@@ -25,6 +25,7 @@ fn default(path: &str) -> Option<String> {
         "quotaHeaders" => word(&QuotaHeaders::default()),
         "strategy" => Some(code(&format!("{:?}", Strategy::default()).to_lowercase())),
         "unit" => Some(code(Unit::default().name())),
+        "lease" => Some(code("Auto")),
         "outputCap" => Some(code("None")),
         "enforceWhen" => Some(code("true")),
         "ttl" => Some(code(&format!("{}m", DEFAULT_TTL.as_secs() / 60))),

@@ -104,6 +104,7 @@ fn reserved(path: &str, length: &str, tokens: Option<(Code, u64)>) -> (Exchange,
             code: code.into(),
             reservation_id: String::new(),
             statuses: all.into_iter().map(status).collect(),
+            lease: None,
         }
         .encode_to_vec()
     });

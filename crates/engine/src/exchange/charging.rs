@@ -77,9 +77,9 @@ impl Reservation {
                 // The rest is charged when the result is seen.
                 let now = deferred.iter().map(|charge| charge.as_ref().map(|charge| charge.now));
                 charges.iter_mut().zip(now).for_each(|(charge, now)| *charge = now.unwrap_or(*charge));
-                vec![park]
+                self.detach().into_iter().chain([park]).collect()
             }
-            None => vec![self.commit(charges.iter().copied())],
+            None => vec![self.commit(&charges)],
         };
         effects.append(&mut counts);
         effects.extend(self.record(told.0, told.1, code, &charges));

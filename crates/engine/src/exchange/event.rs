@@ -66,6 +66,16 @@ pub enum Event<'a> {
     Closed,
 }
 
+impl Event<'_> {
+    /// Whether the request may be judged now.
+    pub fn may_judge(&self) -> bool {
+        matches!(
+            self,
+            Self::Request { .. } | Self::RequestBody { .. } | Self::NoRequestBody | Self::UnreadBody { .. }
+        )
+    }
+}
+
 /// What the shell must do, in order. An exchange has no other effects.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Effect {

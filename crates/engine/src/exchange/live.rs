@@ -98,6 +98,7 @@ impl Reservation {
                 ttl: Duration::ZERO,
                 max: hold.rate.rate.max.fixed().is_none().then_some(hold.max),
                 unenforced: !(can_be_cut && hold.is_cut()),
+                draw: None,
             })
             .collect();
         if items.is_empty() {

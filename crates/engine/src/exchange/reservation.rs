@@ -1,10 +1,11 @@
 //! The holds of a request, from the adapter's reply to the final charge.
 
-use super::Effect;
 use super::record;
 use super::settled::RecordedRequest;
 use super::signals::ExceededLimits;
 use super::stored::{CreatedResult, ResultRole};
+use super::{Effect, ReservationId};
+use crate::leases::Leases;
 use crate::metric::UsageSource;
 use crate::outbox::Settlement;
 use crate::refusal::RateStatus;
@@ -25,6 +26,10 @@ use std::time::Duration;
 #[derive(Debug)]
 pub(super) struct Reservation {
     id: String,
+    /// The number in the id.
+    number: u64,
+    /// The leases that it may have been admitted from.
+    leases: Leases,
     pub(super) holds: Vec<Hold>,
     pub(super) estimate: Estimate,
     /// The maximum output that the request allows, if it is known.
@@ -80,7 +85,7 @@ const STATUS: usize = 256;
 
 impl Reservation {
     pub(super) fn new(
-        id: String,
+        id: &ReservationId,
         plan: &Plan,
         judgement: Judgement,
         facts: &Facts,
@@ -105,7 +110,9 @@ impl Reservation {
         let (facts, usage_unasked, statuses) = (None, false, Vec::new());
         let (lease, facts_lease) = (memory.empty(Purpose::Record), memory.empty(Purpose::Keep));
         Self {
-            id,
+            id: id.to_string(),
+            number: id.number,
+            leases: Leases::default(),
             holds,
             estimate,
             max_output,
@@ -246,10 +253,25 @@ impl Reservation {
             ttl: hold.ttl,
             max: hold.rate.rate.max.fixed().is_none().then_some(hold.max),
             unenforced: !hold.enforced,
+            draw: None,
         });
         let mut call = call::reserve(&self.id, items);
         self.trace.iter().for_each(|trace| call::add_trace(&mut call, trace));
         call
+    }
+
+    /// Admits the request from these leases, if they have room for all of its holds.
+    pub(super) fn is_leased(&mut self, leases: &Leases) -> bool {
+        let Some(statuses) = leases.admit(self.number, &self.holds) else { return false };
+        self.leases = leases.clone();
+        self.statuses = statuses;
+        self.note_exceeded();
+        true
+    }
+
+    /// Makes a request that was admitted from leases a reservation that the adapter knows.
+    pub(super) fn detach(&self) -> Option<Effect> {
+        self.leases.detach(self.number).map(Effect::Commit)
     }
 
     /// A server that chose another id knows the reservation only by that id.
@@ -286,7 +308,7 @@ impl Reservation {
 
     /// Handles a request that was not forwarded.
     pub(super) fn release(&self) -> Effect {
-        self.commit(self.holds.iter().map(|_| 0))
+        self.commit(&vec![0; self.holds.len()])
     }
 
     /// Handles a client that left before the response to a forwarded request. The input is charged.
@@ -303,9 +325,13 @@ impl Reservation {
     }
 
     /// Settles the reservation with these charges, one for each hold.
-    pub(super) fn commit(&self, charges: impl Iterator<Item = u64>) -> Effect {
-        let items = self.holds.iter().zip(charges).map(|(hold, amount)| item(hold, amount));
-        Effect::Commit(Settlement(call::commit(&self.id, items)))
+    pub(super) fn commit(&self, charges: &[u64]) -> Effect {
+        let items = self.holds.iter().zip(charges).map(|(hold, amount)| item(hold, *amount));
+        let Some(draws) = self.leases.settle(self.number, charges) else {
+            return Effect::Commit(Settlement::new(call::commit(&self.id, items)));
+        };
+        let items = items.zip(draws).map(|(item, draw)| Item { draw: Some(draw), ..item });
+        Effect::Commit(Settlement::patient(call::commit(&self.id, items)))
     }
 
     /// Settles the reservation and defers what a background result will use. `charges` applies where a charge
@@ -319,7 +345,7 @@ impl Reservation {
         let items = self.holds.iter().zip(charges).map(|(hold, amount)| item(hold, *amount));
         let parked = result.parked(self.input());
         let deferred = deferred.iter().cloned();
-        Effect::Commit(Settlement(call::park(&self.id, items.zip(deferred), parked)))
+        Effect::Commit(Settlement::new(call::park(&self.id, items.zip(deferred), parked)))
     }
 }
 
@@ -329,7 +355,7 @@ fn item(hold: &Hold, amount: u64) -> Item<'_> {
     // The adapter needs the maximum to decide whether the charge reaches a threshold.
     let warns = !rate.warn_at.is_empty() && rate.rate.max.fixed().is_none();
     let max = warns.then_some(hold.max);
-    Item { entries: &hold.entries, amount, ttl: Duration::ZERO, max, unenforced: false }
+    Item { entries: &hold.entries, amount, ttl: Duration::ZERO, max, unenforced: false, draw: None }
 }
 
 /// Whether the request asks for a stream, if that is known.

@@ -75,7 +75,7 @@ impl SettledRecord {
     pub fn stamped(self, stamp: RecordStamp) -> Settlement {
         let RecordStamp { end, time, gateway, route, request_id, first_byte, duration } = stamp;
         let (status, request_id) = (end.name(self.code).to_owned(), shortened(&request_id));
-        Settlement(call::record(&SettledUsage {
+        Settlement::new(call::record(&SettledUsage {
             time_ms: time,
             gateway,
             route: shortened(&route),

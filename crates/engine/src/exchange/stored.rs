@@ -110,8 +110,8 @@ impl Reservation {
     pub(super) fn charge_reader(&mut self, answer: ResponseFacts, seen: Option<SeenResult>) -> Vec<Effect> {
         let mut effects = self.charge(answer, UsageSource::None);
         for effect in &mut effects {
-            if let Effect::Commit(Settlement(call)) = effect {
-                seen.iter().for_each(|seen| call::add_seen(call, seen.clone()));
+            if let Effect::Commit(Settlement { message, .. }) = effect {
+                seen.iter().for_each(|seen| call::add_seen(message, seen.clone()));
             }
         }
         if self.holds.is_empty() && seen.is_none() {

@@ -31,6 +31,10 @@ macro_rules! metrics {
 metrics! {
     ADMITTED = counter "weir_admitted" []
         "Requests that at least one limit applies to and that were admitted after a check.";
+    ADMITTED_FROM_LEASES = counter "weir_admitted_from_leases" []
+        "The part of them that was admitted from leases, without asking the adapter. It is updated four times a second.";
+    LEASES_UNUSED = counter "weir_leases_unused" []
+        "The amount that was leased and returned without being used, in units of any kind.";
     REFUSED = counter "weir_refused" ["policy", "limit"]
         "Requests refused by this limit, calls inside WebSockets and upgrades that cannot be metered included. A request that two limits refuse counts for both.";
     OVER_SHARE = counter "weir_refused_by_max_share" ["policy", "limit"]

@@ -92,11 +92,11 @@ impl PackedBlock {
     fn push(&mut self, settlement: &Settlement) {
         self.left = self.left.saturating_add(1);
         self.pushed = self.pushed.saturating_add(1);
-        match CommitRequest::decode(&*settlement.0).ok().filter(is_plain) {
+        match CommitRequest::decode(&*settlement.message).ok().filter(is_plain) {
             Some(request) => self.push_plain(request),
             None => {
                 self.put(0);
-                self.put_bytes(&settlement.0);
+                self.put_bytes(&settlement.message);
             }
         }
     }
@@ -148,7 +148,7 @@ impl PackedBlock {
 
     fn read(&self, rest: &mut &[u8]) -> Option<Settlement> {
         let Some(descriptors) = decode_varint(rest).ok()?.checked_sub(1) else {
-            return Some(Settlement(bytes(rest)?.to_vec()));
+            return Some(Settlement::new(bytes(rest)?.to_vec()));
         };
         let mut id = self.text(rest)?.to_vec();
         id.extend_from_slice(bytes(rest)?);
@@ -163,7 +163,7 @@ impl PackedBlock {
             descriptor.hits_addend = Some(decode_varint(rest).ok()?);
             request.descriptors.push(descriptor);
         }
-        Some(Settlement(request.encode_to_vec()))
+        Some(Settlement::new(request.encode_to_vec()))
     }
 
     /// Reads the number of a text, and returns the text.
@@ -183,10 +183,14 @@ fn bytes<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
 
 /// Whether a record holds all of a settlement.
 fn is_plain(request: &CommitRequest) -> bool {
-    let CommitRequest { domain, descriptors, further, parked, seen, raised, .. } = request;
+    let CommitRequest { domain, descriptors, further, parked, seen, raised, admitted, .. } = request;
     domain == DOMAIN
         && descriptors.iter().all(|descriptor| descriptor.hits_addend.is_some())
-        && (further.is_empty() && parked.is_none() && seen.is_empty() && raised.is_empty())
+        && (further.is_empty()
+            && parked.is_none()
+            && seen.is_empty()
+            && raised.is_empty()
+            && admitted.is_empty())
 }
 
 #[cfg(test)]
@@ -220,15 +224,15 @@ mod tests {
         let mut packed = PackedSettlements::default();
         let mut size = 0;
         for request in &requests {
-            let settlement = Settlement(request.encode_to_vec());
-            size += settlement.0.len();
+            let settlement = Settlement::new(request.encode_to_vec());
+            size += settlement.message.len();
             packed.push(&settlement);
         }
         assert_eq!(packed.len(), 10_000);
         assert!(packed.size() * 4 < size, "{} of {size}", packed.size());
         for request in requests {
             let settlement = packed.pop().unwrap();
-            assert_eq!(CommitRequest::decode(&*settlement.0).unwrap(), request);
+            assert_eq!(CommitRequest::decode(&*settlement.message).unwrap(), request);
         }
         assert!(packed.is_empty() && packed.pop().is_none());
         assert_eq!((packed.len(), packed.size()), (0, 0));
@@ -249,9 +253,9 @@ mod tests {
         let mut messages: Vec<_> = other.iter().map(CommitRequest::encode_to_vec).collect();
         messages.push(vec![0xff; 3]);
         let mut packed = PackedSettlements::default();
-        messages.iter().for_each(|message| packed.push(&Settlement(message.clone())));
+        messages.iter().for_each(|message| packed.push(&Settlement::new(message.clone())));
         for message in messages {
-            let unpacked = packed.pop().unwrap().0;
+            let unpacked = packed.pop().unwrap().message;
             match CommitRequest::decode(&*message) {
                 Ok(request) => assert_eq!(CommitRequest::decode(&*unpacked).unwrap(), request),
                 Err(_) => assert_eq!(unpacked, message),
@@ -262,10 +266,11 @@ mod tests {
     #[test]
     fn the_oldest_are_dropped_together() {
         let mut packed = PackedSettlements::default();
-        (0..BLOCK as u64 + 10).for_each(|number| packed.push(&Settlement(request(number).encode_to_vec())));
+        (0..BLOCK as u64 + 10)
+            .for_each(|number| packed.push(&Settlement::new(request(number).encode_to_vec())));
         packed.pop();
         assert_eq!(packed.drop_oldest(), BLOCK - 1);
-        let first = CommitRequest::decode(&*packed.pop().unwrap().0).unwrap();
+        let first = CommitRequest::decode(&*packed.pop().unwrap().message).unwrap();
         assert_eq!((first, packed.len()), (request(BLOCK as u64), 9));
         assert_eq!((packed.drop_oldest(), packed.drop_oldest()), (9, 0));
     }

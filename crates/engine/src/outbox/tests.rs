@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 fn settlement(id: &str) -> Settlement {
-    Settlement(call::commit(id, std::iter::empty()))
+    Settlement::new(call::commit(id, std::iter::empty()))
 }
 
 fn send(outbox: &mut Outbox, now: u64) -> Option<Commit> {
@@ -63,7 +63,7 @@ fn a_failed_call_is_sent_again_whole_after_a_growing_pause() {
 
 #[test]
 fn a_full_queue_drops_the_oldest_that_is_not_under_way() {
-    let mut outbox = Outbox::new(3 * settlement("a").0.len());
+    let mut outbox = Outbox::new(3 * settlement("a").message.len());
     outbox.push(settlement("a"));
     send(&mut outbox, 0);
     outbox.push(settlement("b"));
@@ -179,7 +179,9 @@ fn a_reserve_carries_copies_of_what_might_come_after_it() {
     let sizes = [0, outbox.not_before].map(|now| {
         let copies = outbox.copies(CommitRoute::Unary, now);
         assert!(
-            copies.first().is_some_and(|copy| *copy == settlement(&format!("999{}", "x".repeat(1000))).0)
+            copies
+                .first()
+                .is_some_and(|copy| *copy == settlement(&format!("999{}", "x".repeat(1000))).message)
         );
         copies.iter().map(|copy| copy.len()).sum::<usize>()
     });
@@ -216,7 +218,7 @@ fn a_raise_travels_once_in_the_stream_or_beside_a_commit_and_takes_no_settlement
     assert_eq!((outbox.wake_at(), outbox.size()), (None, 0));
     let kept = (0..100).filter(|at| outbox.raise(raise(&format!("{at:09}"), 1))).count();
     assert_eq!(kept, 2, "an eighth of the room");
-    assert_eq!(outbox.push(Settlement(vec![0; 160])), Displaced::default());
+    assert_eq!(outbox.push(Settlement::new(vec![0; 160])), Displaced::default());
 }
 
 /// A settlement of one of these users, as a filter encodes it.
@@ -230,9 +232,16 @@ fn used(number: u64, users: u64) -> Settlement {
         entries
     };
     let (tokens, requests) = (entries("tokens"), entries("requests"));
-    let item = |entries, amount| Item { entries, amount, ttl: Duration::ZERO, max: None, unenforced: false };
+    let item = |entries, amount| Item {
+        entries,
+        amount,
+        ttl: Duration::ZERO,
+        max: None,
+        unenforced: false,
+        draw: None,
+    };
     let id = format!("0123456789abcdef0123456789abcdef-{number:x}");
-    Settlement(call::commit(&id, [item(&tokens, number % 1000), item(&requests, 1)].into_iter()))
+    Settlement::new(call::commit(&id, [item(&tokens, number % 1000), item(&requests, 1)].into_iter()))
 }
 
 #[test]

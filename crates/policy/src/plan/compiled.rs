@@ -40,6 +40,8 @@ pub struct PlannedRate {
     pub reporting: Option<UsageReporting>,
     /// The policy's own refusal.
     pub on_exceeded: Option<Arc<OnExceeded>>,
+    /// Whether the worker may have leases of its counters.
+    pub leases: bool,
     /// The limit's `overrun`.
     pub overrun: Overrun,
     /// The limit's `boundary`.
@@ -192,6 +194,7 @@ fn planned_rates(name: &Arc<str>, policy: &Policy, limit: &Limit, reads_body: bo
             usage: policy.usage.clone(),
             reporting: policy.reporting,
             on_exceeded: policy.on_exceeded.clone(),
+            leases: limit.leases,
             overrun: limit.overrun,
             boundary: limit.boundary.clone(),
             warn_at: Arc::clone(&limit.warn_at),

@@ -65,6 +65,8 @@ struct MemoryBucket {
     cost: u64,
     held: u64,
     holds: u32,
+    /// The part of `held` that is in leases.
+    leased: u64,
     window: Option<RunningWindow>,
 }
 
@@ -214,7 +216,7 @@ impl MemoryBuckets {
         // Overflow buckets cost nothing: there are few, and they must always be available.
         let cost = if key.is_overflow() { 0 } else { self.cost(key) };
         self.shares.take(&key.limit, cost);
-        let bucket = MemoryBucket { key: Arc::clone(key), cost, held: 0, holds: 0, window: None };
+        let bucket = MemoryBucket { key: Arc::clone(key), cost, held: 0, holds: 0, leased: 0, window: None };
         let place = self.buckets.insert(bucket);
         self.places.insert(Arc::clone(key), place);
         self.changed.note(place);
@@ -257,6 +259,20 @@ impl MemoryBuckets {
             bucket.held = bucket.held.saturating_sub(amount);
             bucket.holds = bucket.holds.saturating_sub(1);
             self.forget_if_empty(place);
+        }
+    }
+
+    /// Marks an amount that a bucket holds as leased.
+    pub fn lease(&mut self, place: BucketIndex, amount: u64) {
+        if let Some(bucket) = self.buckets.get_mut(place) {
+            bucket.leased = bucket.leased.saturating_add(amount);
+        }
+    }
+
+    /// Ends the mark of [`Self::lease`] for an amount.
+    pub fn end_lease(&mut self, place: BucketIndex, amount: u64) {
+        if let Some(bucket) = self.buckets.get_mut(place) {
+            bucket.leased = bucket.leased.saturating_sub(amount);
         }
     }
 
@@ -376,7 +392,8 @@ impl MemoryBuckets {
         let reset = reset.unwrap_or_else(|| now.until_end_of(window));
         let (limited, excused) = (room == Admission::Refused, room == Admission::Excused);
         let remaining = max.saturating_sub(used.saturating_add(held));
-        Status { limited, excused, max, remaining, reset, used, overflowed: seat.overflow.is_some() }
+        let leased = bucket.filter(|_| limited).map_or(0, |bucket| bucket.leased);
+        Status { limited, excused, max, remaining, reset, used, overflowed: seat.overflow.is_some(), leased }
     }
 
     /// Returns the reading of the bucket that counts a key now.
@@ -385,7 +402,7 @@ impl MemoryBuckets {
         let reading = place.and_then(|place| self.readings([place], now).pop());
         let key = overflow.unwrap_or_else(|| Arc::clone(key));
         let new = now.until_end_of(&key.window);
-        let none = CounterReading { key, used: 0, held: 0, granted: 0, reset: None };
+        let none = CounterReading { key, used: 0, held: 0, leased: 0, granted: 0, reset: None };
         let reading = reading.unwrap_or(none);
         CounterReading { reset: reading.reset.or(Some(new)), ..reading }
     }
@@ -401,6 +418,7 @@ impl MemoryBuckets {
             key: Arc::clone(&bucket.key),
             used: bucket.used(now),
             held: bucket.held,
+            leased: bucket.leased,
             granted: bucket.granted(now),
             reset: bucket.reset(now),
         };

@@ -49,7 +49,14 @@ impl MemoryState {
         }
         let place = self.buckets.find(&grant.key);
         let reading = place.and_then(|place| self.buckets.readings([place], now).pop());
-        let none = CounterReading { key: Arc::clone(&grant.key), used: 0, held: 0, granted: 0, reset: None };
+        let none = CounterReading {
+            key: Arc::clone(&grant.key),
+            used: 0,
+            held: 0,
+            leased: 0,
+            granted: 0,
+            reset: None,
+        };
         let reading = reading.unwrap_or(none);
         if !is_repeated {
             let until = after(now, reading.reset.unwrap_or_default().saturating_add(GRANT_REMEMBERED));

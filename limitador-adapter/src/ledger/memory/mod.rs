@@ -24,11 +24,13 @@ mod workers;
 use crate::ledger::crossing::{Crossing, Crossings};
 use crate::ledger::key_text;
 use crate::ledger::moment::Moment;
+use crate::ledger::recalls::Recalls;
 use crate::ledger::shares::Capacity;
 use crate::ledger::stored::{CreationCharge, Parking, Seen, Sighting, StoredId, StoredResult};
 use crate::ledger::{
-    Charge, CounterReading, Durability, Grant, Granted, Hit, Hold, Idempotency, Key, Ledger, LedgerOutcome,
-    LedgerSize, Raised, RaisedHold, Settled, StorageBytes, Unavailable, When, is_empty, is_worker, worker_of,
+    Charge, CounterReading, Durability, Grant, Granted, Hit, Hold, Idempotency, Key, LeaseUse, Ledger,
+    LedgerOutcome, LedgerSize, Raised, RaisedHold, Settled, StorageBytes, Unavailable, When, is_empty,
+    is_worker, worker_of,
 };
 use buckets::{Admission, BucketIndex};
 use id_hash::IdHash;
@@ -36,6 +38,7 @@ use state::{MemoryState, Taken, Want, all_admitted};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use tokio::sync::broadcast;
 use workers::AttendedWorkers;
 
 /// The number of expired windows that each call ends at most. This keeps up with any traffic without delaying
@@ -51,6 +54,7 @@ pub struct MemoryLedger {
     state: Mutex<MemoryState>,
     workers: Mutex<AttendedWorkers>,
     crossings: Arc<Crossings>,
+    recalls: Recalls,
     /// When it began to count, as time since 1970.
     since: Duration,
 }
@@ -61,7 +65,8 @@ impl MemoryLedger {
         let crossings = Arc::<Crossings>::default();
         let state = MemoryState::new(capacity.into(), Arc::clone(&crossings), now);
         let (ids, workers) = (IdHash::random(), Mutex::default());
-        Self { ids, state: Mutex::new(state), workers, crossings, since: now.unix }
+        let recalls = Recalls::default();
+        Self { ids, state: Mutex::new(state), workers, crossings, recalls, since: now.unix }
     }
 
     pub fn reserve(&self, id: &str, holds: Vec<Hold>, now: Moment) -> Result<LedgerOutcome, Unavailable> {
@@ -74,6 +79,11 @@ impl MemoryLedger {
             (false, false) => Idempotency::First,
         };
         let taken = if idempotency == Idempotency::First {
+            let draws = holds.iter().filter_map(|hold| match &hold.lease {
+                LeaseUse::Draw(part) => Some((part, &hold.key)),
+                LeaseUse::None | LeaseUse::Lease => None,
+            });
+            draws.for_each(|(part, key)| state.draw(self.ids.of(&[&part.lease]), key, part.amount));
             let wants = holds.iter().map(|hold| Want {
                 key: &hold.key,
                 amount: hold.amount.max(1),
@@ -112,9 +122,14 @@ impl MemoryLedger {
     pub fn commit(&self, id: &str, charges: &[Charge], now: Moment) -> Result<Settled, Unavailable> {
         let name = self.ids.of(&[id]);
         let mut state = self.at(now)?;
+        let is_known = state.live.contains_key(&name) || state.archive.knows(name, now.instant);
         let Some((settled, holds, charged)) = state.end(name, now) else {
             return Ok(Settled::AlreadySettled);
         };
+        let draws = charges.iter().filter_map(|charge| Some((charge.draw.as_ref()?, &charge.key)));
+        for (part, key) in draws.filter(|_| !is_known) {
+            state.draw(self.ids.of(&[&part.lease]), key, part.amount);
+        }
         match (id.is_empty(), is_empty(charges)) {
             (true, _) => {}
             (false, true) => state.archive.settle_briefly(name, now.instant),
@@ -339,6 +354,12 @@ impl Ledger for MemoryLedger {
     }
     fn take_crossings(&self) -> Vec<Crossing> {
         self.crossings.take()
+    }
+    async fn recall(&self, buckets: &[u64]) {
+        self.recalls.pass_on(buckets);
+    }
+    fn recalls(&self) -> broadcast::Receiver<u64> {
+        self.recalls.subscribe()
     }
     fn share_among(&self, limits: usize) {
         self.lock().buckets.shares().know(limits);

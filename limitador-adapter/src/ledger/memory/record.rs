@@ -149,6 +149,8 @@ pub struct HoldRecord {
     asked: Option<KeyRecord>,
     #[serde(default, skip_serializing_if = "is_false")]
     charged_at_lapse: bool,
+    #[serde(default, skip_serializing_if = "is_false")]
+    is_lease: bool,
 }
 
 fn is_false(flag: &bool) -> bool {
@@ -158,14 +160,14 @@ fn is_false(flag: &bool) -> bool {
 impl HoldRecord {
     pub fn of(held: &Held, clock: RecordClock) -> Self {
         let asked = held.asked.clone().map(KeyRecord);
-        let Held { place, amount, charged_at_lapse, .. } = *held;
-        Self { place, amount, until: clock.nanos(held.until), asked, charged_at_lapse }
+        let Held { place, amount, charged_at_lapse, is_lease, .. } = *held;
+        Self { place, amount, until: clock.nanos(held.until), asked, charged_at_lapse, is_lease }
     }
 
     pub fn restored(self, clock: RecordClock) -> Held {
         let asked = self.asked.map(|KeyRecord(key)| key);
-        let Self { place, amount, charged_at_lapse, .. } = self;
-        Held { place, amount, until: clock.instant(self.until), asked, charged_at_lapse }
+        let Self { place, amount, charged_at_lapse, is_lease, .. } = self;
+        Held { place, amount, until: clock.instant(self.until), asked, charged_at_lapse, is_lease }
     }
 }
 

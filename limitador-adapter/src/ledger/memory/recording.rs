@@ -7,6 +7,7 @@ use super::state::MemoryState;
 use crate::ledger::Unavailable;
 use crate::ledger::crossing::Crossings;
 use crate::ledger::moment::Moment;
+use crate::ledger::recalls::Recalls;
 use crate::ledger::shares::Capacity;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -43,7 +44,14 @@ impl MemoryLedger {
         let workers = recorded.workers.clone();
         state.restore(recorded, clock)?;
         let (ids, since) = (IdHash(identity.hash_keys), identity.since);
-        let ledger = Self { ids, state: Mutex::new(state), workers: Mutex::default(), crossings, since };
+        let ledger = Self {
+            ids,
+            state: Mutex::new(state),
+            workers: Mutex::default(),
+            crossings,
+            recalls: Recalls::default(),
+            since,
+        };
         let mut known = ledger.known_workers();
         workers.into_iter().for_each(|(worker, lives)| known.attend(worker, lives, now));
         known.changed.start();

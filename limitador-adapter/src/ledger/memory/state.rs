@@ -12,7 +12,9 @@ use super::stored::StoredResults;
 use crate::ledger::crossing::{Crossings, WarnAt};
 use crate::ledger::moment::Moment;
 use crate::ledger::shares::Capacity;
-use crate::ledger::{Charge, ChargeAt, Hold, Key, LapsedTotals, Raised, RaisedHold, Settled, Unavailable};
+use crate::ledger::{
+    Charge, ChargeAt, Hold, Key, LapsedTotals, LeaseUse, Raised, RaisedHold, Settled, Unavailable,
+};
 use policy::model::Window;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -87,6 +89,8 @@ pub struct Held {
     pub asked: Option<Arc<Key>>,
     /// Whether the amount is charged when the hold lapses.
     pub charged_at_lapse: bool,
+    /// Whether it is a lease.
+    pub is_lease: bool,
 }
 
 impl MemoryState {
@@ -165,8 +169,11 @@ impl MemoryState {
                 ChargeAt::Commit | ChargeAt::CommitOrLapse => {
                     let asked = seat.overflow.is_some().then(|| Arc::clone(&hold.key));
                     let charged_at_lapse = hold.charge_at == ChargeAt::CommitOrLapse;
-                    let until = after(now, hold.ttl);
-                    reservation.holds.push(Held { place, amount, until, asked, charged_at_lapse });
+                    let (until, is_lease) = (after(now, hold.ttl), hold.lease == LeaseUse::Lease);
+                    if is_lease {
+                        self.buckets.lease(place, amount);
+                    }
+                    reservation.holds.push(Held { place, amount, until, asked, charged_at_lapse, is_lease });
                     self.holds += 1;
                 }
                 ChargeAt::Admission => {
@@ -212,8 +219,24 @@ impl MemoryState {
     pub fn release(&mut self, holds: Vec<Held>) {
         self.holds = self.holds.saturating_sub(holds.len());
         for hold in holds {
+            if hold.is_lease {
+                self.buckets.end_lease(hold.place, hold.amount);
+            }
             self.buckets.release(hold.place, hold.amount);
         }
+    }
+
+    /// Takes an amount for this bucket out of a lease, or what is left in it.
+    pub fn draw(&mut self, lease: Id, key: &Arc<Key>, amount: u64) {
+        let Some(reservation) = self.live.get(&lease) else { return };
+        let is_of = |held: &Held| held.is_lease && self.is_held_for(held, key);
+        let Some(at) = reservation.holds.iter().position(is_of) else { return };
+        let Some(held) = self.live.get_mut(&lease).and_then(|lease| lease.holds.get_mut(at)) else { return };
+        let amount = amount.min(held.amount);
+        held.amount = held.amount.saturating_sub(amount);
+        self.buckets.end_lease(held.place, amount);
+        self.buckets.lessen(held.place, amount);
+        self.changed.changed.note(lease);
     }
 
     /// Removes a reservation and returns its holds and its advances. Returns `None` if it has

@@ -5,7 +5,7 @@ use crate::ledger::calendar;
 use crate::ledger::crossing::WarnAt;
 use crate::ledger::sharded::shard::Attempt;
 use crate::ledger::stored::{DeferredCharge, StoredId};
-use crate::ledger::{ChargeAt, Hold};
+use crate::ledger::{ChargeAt, Hold, LeasePart, LeaseUse};
 use policy::model::{Tariff, UsageCost, Window};
 use std::time::Duration;
 
@@ -62,6 +62,20 @@ pub fn charge_at(hold: &Hold, server: Duration) -> String {
             format!("lapse {}", ends.collect::<Vec<_>>().join(" "))
         }
     }
+}
+
+/// Formats how a hold relates to leases.
+pub fn lease_use(of: &LeaseUse) -> String {
+    match of {
+        LeaseUse::None => String::new(),
+        LeaseUse::Lease => "lease".to_owned(),
+        LeaseUse::Draw(part) => lease_part(Some(part)),
+    }
+}
+
+/// Formats what comes out of a lease.
+pub fn lease_part(part: Option<&LeasePart>) -> String {
+    part.map(|part| format!("{} {}", amount(part.amount), part.lease)).unwrap_or_default()
 }
 
 pub fn flag(flag: bool) -> String {

@@ -7,7 +7,7 @@ local reservation, id = KEYS[5], ARGV[2]
 set_room(ARGV[3])
 local known = known_of(reservation)
 if known and known ~= 'settled' and known.attempt == ARGV[4] then
-  for _, held in ipairs(known.holds) do release(bucket(held[1]), held[2]) end
+  for _, held in ipairs(known.holds) do release_held(known, held) end
   for _, advance in ipairs(known.advances) do
     local it = bucket(advance[4] or advance[1])
     refund(it, advance[3], advance[2])

@@ -1,12 +1,12 @@
 -- Ends a reservation, which is the first key of a call (without an id: it is not remembered). Its own arguments are
 -- the background result that it created (empty: none), the estimated input and the thresholds. Then follow for each
--- bucket: window, amount, and the charges that wait until the result is seen (empty: none): the part that is
--- charged now, and the cost. Returns -1 and the time; or 0 if holds were released, 1 if there were none, 2 if it was
+-- bucket: window, amount, the charges that wait until the result is seen (empty: none): the part that is charged
+-- now, and the cost; and what leaves a lease if the reservation is unknown. Returns -1 and the time; or 0 if holds were released, 1 if there were none, 2 if it was
 -- settled before, 3 if charges are deferred; then the shards of the reservation (0: all of it is here, or it is
 -- unknown); then, for each deferred charge, the amount that an earlier read charged; then the thresholds that were
 -- reached.
 
-local OWN_KEYS, OWN_ARGUMENTS, FIELDS = 1, 3, 3
+local OWN_KEYS, OWN_ARGUMENTS, FIELDS = 1, 3, 4
 
 -- Releases the holds of a reservation, except those with deferred charges, which become the result's. Returns the
 -- buckets where amounts are held that were requested from others.
@@ -16,7 +16,7 @@ local function release_holds(known, deferred, result)
     if deferred[held[4] or held[1]] then
       result.holds[#result.holds + 1] = held
     else
-      release(bucket(held[1]), held[2])
+      release_held(known, held)
       held_more = held_more - 1
     end
     if held[4] then redirected[held[4]] = held[1] end
@@ -77,6 +77,9 @@ local function call(key, field, count)
   end
 
   local settled, redirected = 1, {}
+  if not known then
+    for at = 1, count do draw(ARGV[first + (at - 1) * FIELDS + 3], KEYS[key + at]) end
+  end
   if known and known.live then
     settled, redirected = 0, release_holds(known, deferred, result)
     redis.call('ZREM', LAPSES, id)

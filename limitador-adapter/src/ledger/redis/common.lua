@@ -14,7 +14,8 @@
 -- or false. A charge has `began` if a window began with it, and the reservation is in several shards. A hold
 -- with `ends` is charged when it lapses: these are the ends of the calendar periods in which that may happen, in
 -- ascending order; empty for other windows. A reservation in several shards also has the set of its shards, as
--- bits, and the attempt that took it. A background result is a reservation with additional fields (stored.lua).
+-- bits, and the attempt that took it. A lease has the flag `lease`, and what is left of all leases of a bucket is in
+-- a hash of its own. A background result is a reservation with additional fields (stored.lua).
 --
 -- The usage of a sliding window is kept in slots, in records next to the bucket's record. A slot begins with
 -- a charge and also takes the charges of the next sixtieth of the window. The whole slot counts until its
@@ -296,6 +297,18 @@ local function save()
   end
 end
 
+-- What is left of the leases of each bucket. An adapter of an older version may end a lease without noting it here.
+local LEASED = PREFIX .. 'leased'
+
+local function leased(it)
+  return math.max(math.min(tonumber(redis.call('HGET', LEASED, it.name) or '0'), it.held), 0)
+end
+
+local function add_leased(name, amount)
+  if amount == 0 then return end
+  if redis.call('HINCRBY', LEASED, name, text(amount)) <= 0 then redis.call('HDEL', LEASED, name) end
+end
+
 -- How many more holds there are after the calls of a batch.
 local held_more = 0
 
@@ -310,6 +323,12 @@ local function release(it, amount)
   -- The sum may have saturated at the maximum.
   if it.holds == 0 then it.held, it.untils = 0, 0 end
   it.changed = true
+end
+
+-- Releases a hold of a reservation.
+local function release_held(reservation, held)
+  release(bucket(held[1]), held[2])
+  if reservation.lease then add_leased(held[1], -held[2]) end
 end
 
 -- Returns whether there is room for another bucket of a limit, including those that this call adds. Same as
@@ -424,7 +443,7 @@ local function leaves(it, at_most)
 end
 
 -- Appends the status of a bucket to the reply: whether it had no room, the remaining amount, ms until its
--- window ends, the charged amount, whether it is the overflow bucket, and the granted amount.
+-- window ends, the charged amount, whether it is the overflow bucket, the granted amount, and what is leased.
 local function status(told, it, window, amount, max, limited, overflows)
   told[#told + 1] = limited and 1 or 0
   told[#told + 1] = math.max(max + it.granted - it.used - it.held, 0)
@@ -439,6 +458,7 @@ local function status(told, it, window, amount, max, limited, overflows)
   told[#told + 1] = it.used
   told[#told + 1] = overflows and 1 or 0
   told[#told + 1] = it.granted
+  told[#told + 1] = limited and leased(it) or 0
 end
 
 -- The holds that this call has ended, in the fields of a hash: the numbers of those that were `released` or
@@ -573,6 +593,24 @@ local function known_of(name)
   return cmsgpack.unpack(record)
 end
 
+-- Takes an amount for a bucket out of a lease, or what is left of it. `part` is "AMOUNT LEASE".
+local function draw(part, asked)
+  local amount, lease = string.match(part, '^(%d+) (.*)$')
+  if not amount then return end
+  local name = PREFIX .. 'r:' .. lease
+  local known = known_of(name)
+  if not known or known == 'settled' or not known.live or not known.lease then return end
+  for _, held in ipairs(known.holds) do
+    if (held[4] or held[1]) == asked then
+      local drawn, it = math.min(tonumber(amount), held[2]), bucket(held[1])
+      held[2] = held[2] - drawn
+      it.held, it.changed = math.max(it.held - drawn, 0), true
+      add_leased(held[1], -drawn)
+      redis.call('SET', name, cmsgpack.pack(known), 'KEEPTTL')
+    end
+  end
+end
+
 -- Adds a charge at a lapse to a reservation or a result.
 local function add_lapsed(reservation, charged)
   reservation.advances[#reservation.advances + 1] = charged
@@ -592,7 +630,7 @@ local function lapse_one(id, all)
   local left, over, next_lapse = {}, 0, nil
   for _, held in ipairs(reservation.holds) do
     if all or held[3] <= now then
-      release(bucket(held[1]), held[2])
+      release_held(reservation, held)
       local charged = charge_lapsed(held)
       if charged then add_lapsed(reservation, charged) end
       count_lapsed(charged and 'charged' or 'released', 1)

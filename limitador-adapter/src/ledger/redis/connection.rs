@@ -5,12 +5,14 @@
 //! While there is no connection, calls fail instead of queueing, so that each policy's `failureMode` applies.
 //! A call without a reply may have been executed.
 
+use super::channel;
 use super::connect::{self, Connection};
 use super::credentials::CredentialFiles;
 use super::errors::{error_of_call, unavailable};
 use super::key_name::{KeyNames, ONLY_TAG, SHARD_TAGS};
 use super::sentinels::{self, Failover};
 use super::url::{RedisUrl, Topology};
+use crate::ledger::recalls::Recalls;
 use crate::ledger::{StorageFault, Unavailable};
 use futures::future::join_all;
 use redis::{FromRedisValue, RedisError, Value};
@@ -73,8 +75,11 @@ pub struct Link {
     files: CredentialFiles,
     probe: Arc<ServerProbe>,
     timeout: Duration,
+    /// The channel for recalls, and what arrives there.
+    channel: String,
+    recalls: Arc<Recalls>,
     state: Arc<LinkState>,
-    /// Held while a connection is opened. Contains the tasks that follow the sentinels.
+    /// Held while a connection is opened. Contains the tasks that follow the sentinels and the channel.
     connecting: tokio::sync::Mutex<JoinSet<()>>,
 }
 
@@ -132,6 +137,11 @@ impl Links {
     }
 }
 
+/// Returns the name of the channel for recalls.
+fn channel_with(prefix: &str) -> String {
+    format!("{prefix}weir:recalls")
+}
+
 fn reply_to_call(reply: Value) -> Result<Vec<i64>, RedisError> {
     match reply {
         Value::BulkString(error) => Err(error_of_call(&String::from_utf8_lossy(&error))),
@@ -152,14 +162,17 @@ impl Link {
             place,
             files: CredentialFiles::default(),
             timeout: TIMEOUT,
+            channel: channel_with(""),
+            recalls: Arc::default(),
             state: Arc::default(),
             connecting: tokio::sync::Mutex::default(),
         })
     }
 
-    /// Sets the prefix of the probe's keys.
+    /// Sets the prefix of the probe's keys and of the channel.
     pub fn with_prefix(self, prefix: &str) -> Self {
-        Self { probe: Arc::new(ServerProbe::new(&self.place.kind, prefix)), ..self }
+        let probe = Arc::new(ServerProbe::new(&self.place.kind, prefix));
+        Self { probe, channel: channel_with(prefix), ..self }
     }
 
     /// Sets the files with credentials.
@@ -178,6 +191,8 @@ impl Link {
             files: self.files.clone(),
             probe: Arc::clone(&self.probe),
             timeout: self.timeout,
+            channel: self.channel.clone(),
+            recalls: Arc::clone(&self.recalls),
             state: Arc::default(),
             connecting: tokio::sync::Mutex::default(),
         }
@@ -257,6 +272,7 @@ impl Link {
         }
         if followers.is_empty() {
             self.follow_sentinels(&mut followers);
+            self.follow_channel(&mut followers);
         }
         let failovers = self.state.lock().failovers;
         let opened = match tokio::time::timeout(3 * self.timeout, self.opened()).await {
@@ -311,6 +327,28 @@ impl Link {
             StorageFault::Unreachable if self.is_cluster() => Ok(()),
             _ => Err(unavailable),
         }
+    }
+
+    /// What adapters recall.
+    pub fn recalls(&self) -> &Recalls {
+        &self.recalls
+    }
+
+    /// Passes recalls on to all adapters. If a user of Redis may not publish, only this adapter's workers hear of them.
+    pub async fn recall(&self, buckets: &[u64]) {
+        self.recalls.pass_on(buckets);
+        let Ok(mut open) = self.open().await else { return };
+        let mut publish = redis::cmd("PUBLISH");
+        publish.arg(&self.channel).arg(channel::message(buckets));
+        if let Err(error) = open.connection.ask::<i64>(&publish).await {
+            tracing::debug!(%error, "a recall reaches only the workers of this adapter");
+        }
+    }
+
+    fn follow_channel(&self, followers: &mut JoinSet<()>) {
+        let (place, files, name) = (self.place.clone(), self.files.clone(), self.channel.clone());
+        let recalls = Arc::clone(&self.recalls);
+        followers.spawn(async move { channel::follow(&place, &files, &name, &recalls).await });
     }
 
     fn follow_sentinels(&self, followers: &mut JoinSet<()>) {

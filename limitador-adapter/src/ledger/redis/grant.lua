@@ -2,7 +2,7 @@
 -- the bucket, and KEYS[6] the record of the grant's id. ARGV[2] is the room for counters, [3] the window, [4]
 -- the amount, and [5] how long the id is remembered after the window, in ms. Returns -1 and the time; or 0 if
 -- the amount is granted, 1 if the id is known, 2 if there is no room for another counter; then the charged,
--- held and granted amounts, and ms until the window ends (0: none is running).
+-- held, leased and granted amounts, and ms until the window ends (0: none is running).
 
 set_room(ARGV[2])
 local window = window_of(ARGV[3])
@@ -11,7 +11,7 @@ local settled, it, name = 0, seat(KEYS[5])
 if tonumber(redis.call('GET', KEYS[6]) or '0') > now then
   settled, it = 1, bucket(KEYS[5])
 elseif name ~= KEYS[5] then
-  return { 2, 0, 0, 0, 0 }
+  return { 2, 0, 0, 0, 0, 0 }
 else
   sit(it, name)
   if it.ends == 0 then it.ends, it.begun = window_end(window), true end
@@ -21,4 +21,4 @@ else
   redis.call('SET', KEYS[6], remembered, 'PXAT', remembered)
   save()
 end
-return { settled, it.used, it.held, it.granted, it.ends > 0 and it.ends - now or 0 }
+return { settled, it.used, it.held, leased(it), it.granted, it.ends > 0 and it.ends - now or 0 }

@@ -8,6 +8,7 @@
 
 mod arguments;
 mod batches;
+mod channel;
 mod clock;
 mod connect;
 mod connection;
@@ -34,7 +35,10 @@ use crate::ledger::{
     LapsedTotals, Ledger, LedgerOutcome, LedgerSize, Raised, RaisedHold, Settled, StorageBytes, Unavailable,
     When, is_worker,
 };
-use arguments::{amount, charge_at, deferred_numbers, flag, numbers, numbers_of_attempt, stored, warn_rules};
+use arguments::{
+    amount, charge_at, deferred_numbers, flag, lease_part, lease_use, numbers, numbers_of_attempt, stored,
+    warn_rules,
+};
 use batches::{BatchedCall, Batches};
 use clock::ServerClock;
 use connection::{Link, Script};
@@ -47,6 +51,7 @@ use scripts::Scripts;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
+use tokio::sync::broadcast;
 use url::RedisUrl;
 
 /// The largest number that the scripts represent exactly. Larger numbers are capped to it.
@@ -233,6 +238,7 @@ impl RedisLedger {
                     hold.ttl.min(YEAR).as_millis().to_string(),
                     flag(hold.enforced),
                     charge_at(hold, server),
+                    lease_use(&hold.lease),
                 ]);
             }
             self.run_in_batch(&self.batches.reserve, &keys, arguments, now)
@@ -283,7 +289,8 @@ impl RedisLedger {
                 let deferred =
                     deferred.map(|deferred| numbers(deferred_numbers(&deferred))).unwrap_or_default();
                 let window = key_name::window_at(&charge.key.window, server);
-                arguments.extend([window, amount(charge.amount), deferred]);
+                let draw = lease_part(charge.draw.as_ref());
+                arguments.extend([window, amount(charge.amount), deferred, draw]);
             }
             self.run_in_batch(&self.batches.commit, &keys, arguments, now)
         };
@@ -522,9 +529,10 @@ impl Ledger for RedisLedger {
             1 => true,
             _ => return Err(Unavailable::full("the limit has no room for another counter")),
         };
-        let (used, held, granted) = (answer.next()?, answer.next()?, answer.next()?);
+        let (used, held) = (answer.next()?, answer.next()?);
+        let (leased, granted) = (answer.next()?, answer.next()?);
         let reset = Some(Duration::from_millis(answer.next()?)).filter(|reset| !reset.is_zero());
-        Ok(Granted { reading: CounterReading { key, used, held, granted, reset }, is_repeated })
+        Ok(Granted { reading: CounterReading { key, used, held, leased, granted, reset }, is_repeated })
     }
 
     async fn read(&self, keys: &[Arc<Key>], now: Moment) -> Result<Vec<CounterReading>, Unavailable> {
@@ -538,9 +546,10 @@ impl Ledger for RedisLedger {
         let reading = |key: &Arc<Key>| {
             let overflows = answer.next()? > 0;
             let key = if overflows { Arc::new(key.overflow()) } else { Arc::clone(key) };
-            let (used, held, granted) = (answer.next()?, answer.next()?, answer.next()?);
+            let (used, held) = (answer.next()?, answer.next()?);
+            let (leased, granted) = (answer.next()?, answer.next()?);
             let reset = Some(Duration::from_millis(answer.next()?));
-            Ok(CounterReading { key, used, held, granted, reset })
+            Ok(CounterReading { key, used, held, leased, granted, reset })
         };
         keys.iter().map(reading).collect()
     }
@@ -565,14 +574,19 @@ impl Ledger for RedisLedger {
                 let asked: Vec<_> =
                     std::iter::once("MGET").chain(amended.iter().map(String::as_str)).collect();
                 let amended: Vec<Option<String>> = self.link.ask(&asked).await?;
-                let records = names.iter().zip(records).zip(&slots).zip(amended);
-                for (((name, record), slots), amended) in records {
+                let leases = self.names.own("leased");
+                let asked: Vec<_> =
+                    ["HMGET", leases.as_str()].into_iter().chain(names.iter().copied()).collect();
+                let leased: Vec<Option<u64>> = self.link.ask(&asked).await?;
+                let records = names.iter().zip(records).zip(&slots).zip(amended.into_iter().zip(leased));
+                for (((name, record), slots), (amended, leased)) in records {
                     let sliding = slots.as_ref().map(|(_, length)| {
                         let records: Vec<String> = of_slots.by_ref().take(2).flatten().collect();
                         slots_used(&records.join(";"), *length, now)
                     });
-                    let amended = amended.unwrap_or_default();
-                    readings.extend(record.and_then(|record| reading(name, &record, sliding, &amended, now)));
+                    let further = (amended.unwrap_or_default(), leased.unwrap_or_default());
+                    let further = (further.0.as_str(), further.1);
+                    readings.extend(record.and_then(|record| reading(name, &record, sliding, further, now)));
                 }
             }
             if next == "0" {
@@ -618,6 +632,14 @@ impl Ledger for RedisLedger {
 
     fn take_crossings(&self) -> Vec<Crossing> {
         self.crossings.take()
+    }
+
+    async fn recall(&self, buckets: &[u64]) {
+        self.link.recall(buckets).await;
+    }
+
+    fn recalls(&self) -> broadcast::Receiver<u64> {
+        self.link.recalls().subscribe()
     }
 
     fn share_among(&self, limits: usize) {

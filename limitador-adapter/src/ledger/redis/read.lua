@@ -1,6 +1,6 @@
 -- Tells how buckets stand and changes none. KEYS[5]... the buckets; ARGV[2] the room for counters, then the window of each.
--- Tells: -1 and the time, or for each bucket: whether its key is counted in the overflow bucket, what is charged, held and
--- granted, and ms until the window ends, or one that would begin now.
+-- Tells: -1 and the time, or for each bucket: whether its key is counted in the overflow bucket, what is charged, held,
+-- leased and granted, and ms until the window ends, or one that would begin now.
 
 set_room(ARGV[2])
 local told = {}
@@ -14,6 +14,7 @@ for at = 5, #KEYS do
   told[#told + 1] = name == KEYS[at] and 0 or 1
   told[#told + 1] = it.used
   told[#told + 1] = it.held
+  told[#told + 1] = leased(it)
   told[#told + 1] = it.granted
   told[#told + 1] = reset
 end

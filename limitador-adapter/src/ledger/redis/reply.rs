@@ -45,7 +45,8 @@ impl ScriptReply {
             let (remaining, reset) = (self.next()?, Duration::from_millis(self.next()?));
             let (used, overflowed) = (self.next()?, self.next()? > 0);
             let max = u64::saturating_add(max, self.next()?);
-            Ok(Status { limited, excused, max, remaining, reset, used, overflowed })
+            let leased = self.next()?;
+            Ok(Status { limited, excused, max, remaining, reset, used, overflowed, leased })
         };
         buckets.map(status).collect()
     }
@@ -106,7 +107,7 @@ pub fn reading(
     name: &str,
     record: &str,
     sliding: Option<u64>,
-    amended: &str,
+    (amended, leased): (&str, u64),
     now: Duration,
 ) -> Option<CounterReading> {
     let mut numbers = record.split(' ').map(str::parse::<u64>);
@@ -122,6 +123,7 @@ pub fn reading(
         key: Arc::new(key_name::key(name)?),
         used,
         held,
+        leased: leased.min(held),
         granted,
         reset,
     })

@@ -1,11 +1,11 @@
 -- Holds every amount of a call, or none. Its first key is the reservation. Its own arguments are the thresholds and
 -- the attempt to reserve in several shards: the shards and its number (empty: all buckets are here). Then follow
--- for each bucket: window, amount, max, ttl in ms, whether lack of room refuses, and when it is charged:
--- "admission", "commit", or "lapse" if it is also charged when it lapses. The latter is followed by the ends of
--- calendar periods. Returns -1 and the time; or whether it was admitted, whether the id was known (0 no, 1 live, 2
+-- for each bucket: window, amount, max, ttl in ms, whether lack of room refuses, when it is charged: "admission",
+-- "commit", or "lapse" if it is also charged when it lapses, followed by the ends of calendar periods; and "lease" if
+-- it is a lease, or what comes out of one. Returns -1 and the time; or whether it was admitted, whether the id was known (0 no, 1 live, 2
 -- over), the buckets' statuses, and the thresholds that were reached.
 
-local OWN_KEYS, OWN_ARGUMENTS, FIELDS = 1, 2, 6
+local OWN_KEYS, OWN_ARGUMENTS, FIELDS = 1, 2, 7
 
 -- Returns the ends of the calendar periods in which a hold may lapse. Nil if it is not charged then.
 local function lapse_ends(text)
@@ -22,7 +22,7 @@ local function wants_of(key, field, count)
     wants[at] = {
       asked = KEYS[key + at], window = window_of(ARGV[field]), amount = tonumber(ARGV[field + 1]),
       max = tonumber(ARGV[field + 2]), untils = now + tonumber(ARGV[field + 3]), refuses = ARGV[field + 4] == '1',
-      charges = ARGV[field + 5] == 'admission', ends = lapse_ends(ARGV[field + 5]),
+      charges = ARGV[field + 5] == 'admission', ends = lapse_ends(ARGV[field + 5]), lease = ARGV[field + 6],
     }
     field = field + FIELDS
   end
@@ -71,6 +71,7 @@ local function charge_or_keep(wants, attempt)
       excused = excused or {}
       excused[#excused + 1] = at
     end
+    if want.lease == 'lease' then add_leased(want.name, want.amount) end
     local overflows = want.name ~= want.asked
     if want.charges then
       release(want.it, want.amount)
@@ -114,11 +115,13 @@ local function call(key, field, count)
     end
     return answer(wants, first, true, known ~= 'settled' and known.live and 1 or 2)
   end
+  for _, want in ipairs(wants) do draw(want.lease, want.asked) end
   if not take(wants) then return answer(wants, first, false, 0) end
   if count == 0 then return answer(wants, first, true, 0) end
 
   local record, lapses, ends = charge_or_keep(wants, attempt)
   if attempt then record.attempt, record.shards = attempt, tonumber(shards) end
+  if wants[1].lease == 'lease' then record.lease = true end
   save()
   held_more = held_more + #record.holds
   redis.call('ZADD', LAPSES, text(lapses), id)

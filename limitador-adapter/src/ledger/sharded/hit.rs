@@ -8,7 +8,7 @@ use super::shard::Shard;
 use super::split::{ShardPart, in_order};
 use crate::ledger::moment::Moment;
 use crate::ledger::{
-    Charge, ChargeAt, Hit, Hold, Idempotency, Ledger, LedgerOutcome, Status, Unavailable, When,
+    Charge, ChargeAt, Hit, Hold, Idempotency, LeaseUse, Ledger, LedgerOutcome, Status, Unavailable, When,
 };
 use futures::future::join_all;
 use policy::model::Window;
@@ -75,11 +75,12 @@ fn hold(hit: &Hit) -> Hold {
         charge_at: ChargeAt::Commit,
         enforced: hit.enforced,
         warn_at: None,
+        lease: LeaseUse::None,
     }
 }
 
 fn charge(hit: &Hit) -> Charge {
-    Charge { key: Arc::clone(&hit.key), amount: hit.charge, warn_at: hit.warn_at.clone() }
+    Charge { key: Arc::clone(&hit.key), amount: hit.charge, warn_at: hit.warn_at.clone(), draw: None }
 }
 
 /// Corrects a status from before the charge. If the bucket has no room, what remains stays 0.

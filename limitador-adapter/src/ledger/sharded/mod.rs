@@ -33,6 +33,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+use tokio::sync::broadcast;
 use unfinished::UnfinishedCancellations;
 
 /// A ledger in several shards.
@@ -292,6 +293,17 @@ impl<S: Shard> Ledger for ShardedLedger<S> {
 
     fn take_crossings(&self) -> Vec<Crossing> {
         self.shards.iter().flat_map(Ledger::take_crossings).collect()
+    }
+
+    async fn recall(&self, buckets: &[u64]) {
+        // The shards share a channel.
+        if let Some(first) = self.shards.first() {
+            first.recall(buckets).await;
+        }
+    }
+
+    fn recalls(&self) -> broadcast::Receiver<u64> {
+        self.shards.first().map_or_else(|| broadcast::channel(1).1, Ledger::recalls)
     }
 
     fn share_among(&self, limits: usize) {

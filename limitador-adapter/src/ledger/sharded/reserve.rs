@@ -148,6 +148,7 @@ impl<S> ReservedPart<'_, S> {
             reset: now.until_end_of(&key.window),
             used: 0,
             overflowed: false,
+            leased: 0,
         };
         let ShardPart { positions, items: keys, .. } = self.part;
         let statuses = match self.answer {

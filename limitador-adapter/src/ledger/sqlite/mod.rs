@@ -26,6 +26,7 @@ use counter_file::CounterFile;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::broadcast;
 use writer::Writer;
 
 /// Why a file cannot be used.
@@ -142,6 +143,12 @@ impl Ledger for SqliteLedger {
     }
     fn take_crossings(&self) -> Vec<Crossing> {
         self.memory.take_crossings()
+    }
+    async fn recall(&self, buckets: &[u64]) {
+        self.memory.recall(buckets).await;
+    }
+    fn recalls(&self) -> broadcast::Receiver<u64> {
+        self.memory.recalls()
     }
     fn share_among(&self, limits: usize) {
         self.memory.share_among(limits);

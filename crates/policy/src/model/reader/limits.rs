@@ -25,6 +25,7 @@ const WINDOW_TYPES: &[(&str, bool)] = &[("Fixed", false), ("Sliding", true)];
 const OUTPUT_CAPS: &[(&str, bool)] = &[("None", false), ("Inject", true)];
 const OVERRUNS: &[(&str, Overrun)] = &[("Continue", Overrun::Continue), ("Cut", Overrun::Cut)];
 const ON_LAPSE: &[(&str, OnLapse)] = &[("Charge", OnLapse::Charge), ("Release", OnLapse::Release)];
+const LEASES: &[(&str, bool)] = &[("Auto", true), ("Never", false)];
 const BOUNDARIES: &[(&str, bool)] = &[("Hard", false), ("Soft", true)];
 /// The maximum number of headers of a signal, and the maximum length of a value in bytes.
 const MAX_SIGNAL_HEADERS: usize = 8;
@@ -35,6 +36,7 @@ const LIMIT: KnownFields = KnownFields {
         "counters",
         "rates",
         "reservation",
+        "lease",
         "overrun",
         "boundary",
         "softSignal",
@@ -88,6 +90,7 @@ fn limit(name: &str, node: DocumentNode<'_>, priced: bool) -> Result<Limit, Repo
     let enforce_when =
         limit.optional("enforceWhen").map(|node| expression(&node, ResultType::Predicate)).transpose();
     let boundary = boundary(&limit);
+    let leases = limit.optional("lease").map(|node| node.word(LEASES, &[])).transpose();
     let warn_at = limit.optional("warnAt").map(|node| warn_at(&node, rates.as_deref())).transpose();
     let caps_output =
         limit.optional("outputCap").map(|node| caps_output(&node, rates.as_deref())).transpose();
@@ -101,6 +104,7 @@ fn limit(name: &str, node: DocumentNode<'_>, priced: bool) -> Result<Limit, Repo
         ttl,
         max_share,
         on_lapse,
+        leases: leases?.unwrap_or(true),
         overrun: overrun?.unwrap_or_default(),
         boundary: boundary?,
         warn_at: warn_at?.unwrap_or_default(),

@@ -106,7 +106,7 @@ impl MemoryBuckets {
                 None => None,
             };
             self.places.insert(Arc::clone(&key), place);
-            buckets.push((place, MemoryBucket { key, cost, held: 0, holds: 0, window }));
+            buckets.push((place, MemoryBucket { key, cost, held: 0, holds: 0, leased: 0, window }));
         }
         self.buckets = buckets.into_iter().collect();
         Ok(())

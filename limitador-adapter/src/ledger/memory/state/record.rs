@@ -117,6 +117,10 @@ impl MemoryState {
         let holds = record.holds.into_iter().map(|hold| hold.restored(clock));
         let holds: Vec<_> = holds.filter(|held| self.buckets.restore_hold(held.place, held.amount)).collect();
         self.holds = self.holds.saturating_add(holds.len());
+        holds
+            .iter()
+            .filter(|held| held.is_lease)
+            .for_each(|held| self.buckets.lease(held.place, held.amount));
         let lapses = clock.instant(record.lapses);
         self.lapses.insert((lapses, record.id));
         let charged = record.charged.into_iter().map(Into::into).collect();
