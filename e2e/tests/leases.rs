@@ -29,6 +29,13 @@ fn limited(max: u64, failure_mode: &str) -> String {
     )
 }
 
+/// Two workers, and an adapter that grants leases.
+fn leasing(storage: &str, max: u64) -> World {
+    let policies = [limited(max, "Deny")];
+    let adapter = Adapter::start_as(&policies, &["--storage", storage, "--lease-percent", "5"]);
+    World::build().workers(2).start_with(adapter)
+}
+
 /// Sends requests from several clients until each has sent `count` or `is_over`. Returns the number of each status.
 fn load(world: &World, clients: usize, count: usize, is_over: &AtomicBool) -> (u64, Vec<u16>) {
     let passed = AtomicU64::new(0);
@@ -60,7 +67,7 @@ fn leased(adapter: &Adapter) -> u64 {
 
 #[test]
 fn a_busy_user_is_admitted_from_leases_and_every_token_is_counted() {
-    let world = World::build().policy(&limited(10_000_000, "Deny")).workers(2).start();
+    let world = leasing("memory", 10_000_000);
     world.upstream.on("quick", Answer::used(30));
     let gate = Gate::default();
     world.upstream.on("slow", Answer::used(70).wait_first(&gate));
@@ -91,8 +98,7 @@ fn a_busy_user_is_admitted_from_leases_and_every_token_is_counted() {
 
 /// Two gateways with leases of the same counter, and so many requests that the limit is reached.
 fn the_whole_limit_is_used_and_no_more(storage: &str) {
-    let world = |_| World::build().policy(&limited(100_000, "Deny")).storage(storage).workers(2).start();
-    let worlds: Vec<World> = (0..2).map(world).collect();
+    let worlds = [leasing(storage, 100_000), leasing(storage, 100_000)];
     let gate = Gate::default();
     for world in &worlds {
         world.upstream.on("quick", Answer::used(100));
@@ -130,7 +136,7 @@ fn of_sixty_four_at_once_over_two_gateways_with_leases_as_many_pass_as_there_is_
 
 #[test]
 fn an_adapter_that_stops_for_two_seconds_refuses_nobody_who_has_a_lease() {
-    let world = World::build().policy(&limited(10_000_000, "Deny")).workers(2).start();
+    let world = leasing("memory", 10_000_000);
     world.upstream.on("quick", Answer::used(30).pause(Duration::from_millis(20)));
     let is_over = AtomicBool::new(false);
     let (passed, others) = std::thread::scope(|scope| {
