@@ -42,7 +42,7 @@ const USED_PERCENT: u64 = 60;
 /// The maximum number of buckets with leases. Clients choose the buckets.
 const MAX_BUCKETS: usize = 4096;
 
-/// A settlement that tells of requests gets no more of them beyond this size, in bytes.
+/// The size in bytes at which a settlement that lists running requests is full.
 const ADMITTED_SIZE: usize = 16 << 10;
 
 /// The leases of one worker. Clones share them. The default has none and never gets any.

@@ -167,7 +167,7 @@ pub fn add_recall_time(reserve: &mut Vec<u8>, time: Duration) {
     append(&ReserveRequest { recall_ms, ..Default::default() }, reserve);
 }
 
-/// Encodes a [`CommitRequest`] that ends nothing: it tells of a reservation that was admitted from leases, which is an
+/// Encodes a [`CommitRequest`] that ends nothing. It contains a reservation that was admitted from leases, as an
 /// encoded [`ReserveRequest`].
 pub fn admitted(reserve: &[u8]) -> Vec<u8> {
     let mut call = Vec::new();

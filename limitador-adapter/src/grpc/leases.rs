@@ -94,7 +94,7 @@ impl Limiter {
         let (Some((named, rate, key)), None) = (rates.next(), rates.next()) else {
             return Err(CallError::Invalid("a lease is of one counter".to_owned()));
         };
-        if !named.limit.leases {
+        if !named.limit.leases || self.leases.percent == 0 {
             return Ok(None);
         }
         let readings = self.counted(self.ledger.read(std::slice::from_ref(key), now).await)?;

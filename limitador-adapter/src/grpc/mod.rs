@@ -2,8 +2,8 @@
 //!
 //! The [`server`] has the [`services`]: [`rate_limits`] (one call per message), [`stream`] (one stream per
 //! worker) and [`plans`]. The [`limiter`] handles the calls of both; [`envoy`] handles the protocol without
-//! holds, and [`leases`] grants and recalls room for several requests. Both resolve [`descriptors`] against the policies. [`workers`] tracks which workers have a stream,
-//! and [`tls`] decides who may connect.
+//! holds, and [`leases`] grants and recalls room for several requests. Both protocols resolve [`descriptors`] against
+//! the policies. [`workers`] tracks which workers have a stream, and [`tls`] decides who may connect.
 
 pub mod descriptors;
 pub mod envoy;

@@ -1,5 +1,5 @@
-//! Recalls of leases. A bucket without room for a call may have room in leases that their workers do not use. They
-//! return it when they are told. A bucket has a number for this, which all adapters compute in the same way.
+//! Recalls of leases. A bucket without room for a call may have leases that their workers do not use. When the adapter
+//! recalls them, the workers return them. A recall names a bucket by a number that all adapters compute in the same way.
 
 use crate::ledger::{Key, key_text};
 use sha2::{Digest, Sha256};

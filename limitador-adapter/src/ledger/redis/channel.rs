@@ -36,7 +36,7 @@ pub async fn follow(place: &RedisUrl, files: &CredentialFiles, channel: &str, re
             && error.fault == StorageFault::Denied
             && !std::mem::replace(&mut is_told, true)
         {
-            tracing::warn!(%error, channel, "leases are not recalled at other adapters: this user of Redis lacks a permission");
+            tracing::warn!(%error, channel, "this user of Redis may not use the channel, so leases (--lease-percent) are not recalled at other adapters");
         }
         tokio::time::sleep(AGAIN).await;
     }
