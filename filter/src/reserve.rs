@@ -68,7 +68,10 @@ pub fn resend(shared: &Shared, caller: &Caller, message: Vec<u8>, timeout: u64) 
 pub fn answered(shared: &Shared, context: u32, token: u32, reply: Result<&[u8], CallFailure>) -> bool {
     let Some((caller, retry)) = shared.reserves.calls.borrow_mut().remove(&token) else { return false };
     let reply = match reply {
-        Ok(message) => call::reply(Ok(message)),
+        Ok(message) => {
+            shared.reached();
+            call::reply(Ok(message))
+        }
         Err(failure) => match retry.failed(failure, shared.now()) {
             Ok(retry) => match call(shared, context, Weak::clone(&caller), retry) {
                 Ok(()) => return true,

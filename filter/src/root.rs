@@ -110,7 +110,7 @@ impl Configured {
             self.leaving = None;
             self.shared.metrics.add(metrics::COMMITS_DROPPED, left as u64);
             self.shared.metrics.add(metrics::RECORDS_DROPPED, records as u64);
-            self.shared.stream.cancel(self.shared.now());
+            self.shared.stream.cancel(&self.shared, self.shared.now());
             host::done();
         }
     }
@@ -168,7 +168,7 @@ impl Configured {
 
     fn stream_failed(&mut self, failure: CallFailure) {
         self.shared.call_failed(RESERVE_AND_COMMIT, failure);
-        let left = self.shared.stream.cancel(self.shared.now());
+        let left = self.shared.stream.cancel(&self.shared, self.shared.now());
         self.stream_left(left);
     }
 
@@ -199,9 +199,7 @@ impl Configured {
                 if let Some((asker, reply)) = heard.reserve {
                     self.answer(asker, reply);
                 }
-                if !heard.recalled.is_empty() {
-                    self.shared.tell_of_leases(self.shared.leases.recalled(&heard.recalled));
-                }
+                self.shared.noticed(&heard.leases);
                 if let Some((number, reply)) = heard.commit {
                     self.committed(number, reply);
                     self.shared.wake();
@@ -248,6 +246,7 @@ impl Configured {
 
     fn committed(&mut self, number: CallNumber, mut reply: Result<CommitResponse, CallFailure>) {
         if let Ok(response) = &mut reply {
+            self.shared.reached();
             self.shared.cuttable.cut(&std::mem::take(&mut response.out_of_room), self.shared.root);
         }
         if let Err(failure) = reply {
@@ -353,7 +352,7 @@ impl Context for Root {
         if status != 0 {
             configured.shared.call_failed(RESERVE_AND_COMMIT, status.into());
         }
-        let left = configured.shared.stream.ended(configured.shared.now());
+        let left = configured.shared.stream.ended(&configured.shared, configured.shared.now());
         configured.stream_left(left);
         configured.work();
     }
@@ -362,9 +361,9 @@ impl Context for Root {
         let Some(configured) = &mut self.configured else { return true };
         configured.watch = None;
         configured.shared.deferred.read();
-        configured.shared.tell_of_leases(configured.shared.leases.return_all());
+        configured.shared.tell_of_leases(configured.shared.leases.reset());
         if configured.shared.outbox.borrow().is_empty() && configured.shared.records.borrow().is_empty() {
-            configured.shared.stream.cancel(configured.shared.now());
+            configured.shared.stream.cancel(&configured.shared, configured.shared.now());
             return true;
         }
         configured.leaving = Some(configured.shared.now().saturating_add(LAST_PATIENCE));

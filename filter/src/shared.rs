@@ -14,6 +14,7 @@ use engine::health::Health;
 use engine::leases::{LeaseReport, Leases};
 use engine::metric::Metric;
 use engine::outbox::{Outbox, Raise, Settlement};
+use engine::stream::LeaseNotice;
 use llm::memory::MemoryBudget;
 use policy::gateway;
 use policy::model::UsageReporting;
@@ -136,7 +137,7 @@ impl Shared {
     pub fn set_plan(&self, plan: Plan, version: u64) {
         // A new plan knows what the previous ones have learned.
         let plan = plan.learning(self.outputs.clone());
-        self.tell_of_leases(self.leases.return_all());
+        self.tell_of_leases(self.leases.reset());
         self.in_force.replace(ActivePlan::Plan(Arc::new(plan)));
         self.metrics.add(metrics::PLANS, 1);
         self.metrics.set(metrics::PLAN_VERSION, version);
@@ -203,6 +204,28 @@ impl Shared {
         self.metrics.add(metrics::ADMITTED_FROM_LEASES, report.admitted);
         self.metrics.add(metrics::LEASES_UNUSED, report.unused);
         report.settlements.into_iter().for_each(|settlement| self.commit(settlement));
+    }
+
+    /// Does what the adapter says about leases.
+    pub fn noticed(&self, notice: &LeaseNotice) {
+        match notice {
+            LeaseNotice::None => {}
+            LeaseNotice::Greeting { grants } => {
+                self.leases.set_granted(*grants);
+                self.tell_of_leases(self.leases.return_all());
+            }
+            LeaseNotice::Recalled(buckets) => self.tell_of_leases(self.leases.recalled(buckets)),
+            LeaseNotice::AllRecalled => self.tell_of_leases(self.leases.return_all()),
+        }
+    }
+
+    /// Returns all leases if there is no stream. Called when an adapter has answered: others can use it too, and may
+    /// need the room, but without a stream this worker does not hear of recalls. While no adapter answers, the leases
+    /// are kept.
+    pub fn reached(&self) {
+        if !self.stream.is_open() {
+            self.tell_of_leases(self.leases.return_all());
+        }
     }
 
     /// Passes a settlement to the root context.

@@ -102,17 +102,17 @@ impl Stream {
     }
 
     /// Handles a stream that the adapter has ended.
-    pub fn ended(&self, now: u64) -> Left<Asker> {
+    pub fn ended(&self, shared: &Shared, now: u64) -> Left<Asker> {
         self.token.set(None);
-        self.calls.borrow_mut().closed(now)
+        self.calls.borrow_mut().closed(now, !shared.leases.is_empty())
     }
 
     /// Ends the stream.
-    pub fn cancel(&self, now: u64) -> Left<Asker> {
+    pub fn cancel(&self, shared: &Shared, now: u64) -> Left<Asker> {
         if let Some(token) = self.token.take() {
             host::cancel_stream(token);
         }
-        self.ended(now)
+        self.ended(shared, now)
     }
 
     /// Returns when to act next, even if nothing arrives.

@@ -83,6 +83,8 @@ struct LeaseTable {
     asked: BTreeMap<u64, (BucketNumber, u64)>,
     /// The number of requests that were admitted since the last review.
     admissions: u64,
+    /// Whether the adapter grants leases.
+    are_granted: bool,
     sightings: Sightings,
     reviews: u64,
     /// When the last review was.
@@ -122,6 +124,7 @@ impl Leases {
             admitted: BTreeMap::new(),
             asked: BTreeMap::new(),
             admissions: 0,
+            are_granted: true,
             sightings: Sightings::default(),
             reviews: 0,
             reviewed: 0,
@@ -194,8 +197,18 @@ impl Leases {
         self.table().map(|mut table| table.end(recalled, LeasedBucket::recalled)).unwrap_or_default()
     }
 
-    /// Returns all leases, because the plan has changed or the worker ends.
+    /// Returns all leases, because a recall may have been missed. Their buckets may get others.
     pub fn return_all(&self) -> LeaseReport {
+        self.table().map(|mut table| table.end(|_| true, LeasedBucket::closed)).unwrap_or_default()
+    }
+
+    /// Sets whether the adapter grants leases. If not, none are requested.
+    pub fn set_granted(&self, are_granted: bool) {
+        self.table().into_iter().for_each(|mut table| table.are_granted = are_granted);
+    }
+
+    /// Returns all leases and forgets their buckets, because the plan has changed or the worker ends.
+    pub fn reset(&self) -> LeaseReport {
         let Some(mut table) = self.table() else { return LeaseReport::default() };
         let mut returned = table.end(|_| true, LeasedBucket::closed);
         returned.admitted = std::mem::take(&mut table.admissions);
@@ -256,6 +269,9 @@ impl LeaseTable {
 
     /// Notes a request that has to ask. If all of its buckets are busy, leases of them are of use.
     fn missed(&mut self, holds: &[Hold]) {
+        if !self.are_granted {
+            return;
+        }
         let Some(amounts) = self.sightings.count(holds) else { return };
         for (hold, amount) in holds.iter().zip(amounts) {
             let known = self.numbers.get(&hold.entries).and_then(|number| self.buckets.get_mut(number));
@@ -375,6 +391,9 @@ impl LeaseTable {
 
     fn calls(&mut self, now: u64, mut next: impl FnMut() -> u64) -> Vec<LeaseCall> {
         let mut calls = Vec::new();
+        if !self.are_granted {
+            return calls;
+        }
         for (bucket_number, bucket) in &mut self.buckets {
             let Some(amount) = bucket.wanted() else { continue };
             let number = next();

@@ -50,6 +50,26 @@ struct PendingReserve<Caller> {
     caller: Caller,
 }
 
+/// The longest pause before the next stream of a worker with leases. Without a stream, it hears of no recall, so others
+/// may find no room. This lasts for a few seconds at most, because then the leases expire.
+const LEASED_PAUSE: u64 = 25;
+
+/// What the adapter says about leases.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub enum LeaseNotice {
+    #[default]
+    None,
+    /// A stream has begun. Earlier recalls may have been missed.
+    Greeting {
+        /// Whether the adapter grants leases.
+        grants: bool,
+    },
+    /// The leases of these buckets are recalled.
+    Recalled(Vec<u64>),
+    /// All leases are recalled.
+    AllRecalled,
+}
+
 /// The content of a reply on the stream.
 #[derive(Debug, PartialEq)]
 pub struct StreamReply<Caller> {
@@ -57,8 +77,7 @@ pub struct StreamReply<Caller> {
     pub reserve: Option<(Caller, Result<ReserveResponse, CallFailure>)>,
     /// The reply to a commit in flight.
     pub commit: Option<(CallNumber, Result<CommitResponse, CallFailure>)>,
-    /// The buckets whose leases the adapter recalls.
-    pub recalled: Vec<u64>,
+    pub leases: LeaseNotice,
 }
 
 /// The calls to send in another way after a stream has ended.
@@ -144,15 +163,22 @@ impl<Caller> CallStream<Caller> {
     /// Handles a reply. An error means that the reply cannot be decoded, so the stream is unusable.
     pub fn heard(&mut self, answer: &[u8], now: u64) -> Result<StreamReply<Caller>, CallFailure> {
         let answer = ReserveAndCommitResponse::decode(answer).map_err(|_| CallFailure::Malformed)?;
+        let is_greeting = matches!(self.state, StreamState::Opening(_));
         self.state = StreamState::Open(now);
         self.backoff.succeeded();
+        let leases = match (is_greeting, answer.recalled) {
+            (true, _) => LeaseNotice::Greeting { grants: answer.grants_leases },
+            (false, _) if answer.all_recalled => LeaseNotice::AllRecalled,
+            (false, recalled) if !recalled.is_empty() => LeaseNotice::Recalled(recalled),
+            _ => LeaseNotice::None,
+        };
         let waiting = self.reserves.remove(&answer.number);
         let reserve = waiting.map(|waiting| (waiting.caller, said(answer.reserve, answer.reserve_status)));
         // A reply without a commit does not concern the commits in flight.
         let of_commit = answer.commit.is_some() || answer.commit_status != 0;
         let committed = of_commit.then(|| self.commits.remove(&answer.number)).flatten();
         let commit = committed.map(|(_, number)| (number, said(answer.commit, answer.commit_status)));
-        Ok(StreamReply { reserve, commit, recalled: answer.recalled })
+        Ok(StreamReply { reserve, commit, leases })
     }
 
     /// Removes the Reserves that have timed out, and returns their callers.
@@ -181,13 +207,15 @@ impl<Caller> CallStream<Caller> {
     }
 
     /// Records that the stream has ended, for any reason. Returns the unanswered calls. If the stream worked,
-    /// the next one is opened after a short pause. Otherwise the pause grows.
-    pub fn closed(&mut self, now: u64) -> Left<Caller> {
+    /// the next one is opened after a short pause. Otherwise the pause grows. A worker with leases does not wait for
+    /// long in either case.
+    pub fn closed(&mut self, now: u64, has_leases: bool) -> Left<Caller> {
         let worked = self.is_open();
         if worked {
             self.backoff.succeeded();
         }
         let pause = if worked { self.backoff.pause() } else { self.backoff.failed() };
+        let pause = if has_leases { pause.min(LEASED_PAUSE) } else { pause };
         self.state = StreamState::Closed(now.saturating_add(pause));
         let unanswered = |PendingReserve { sent, message, caller }| {
             let patience = self.patience.saturating_sub(now.saturating_sub(sent));
@@ -236,7 +264,7 @@ mod tests {
     fn hello(stream: &mut CallStream<u32>, now: u64) {
         assert_eq!(
             stream.heard(&[], now),
-            Ok(StreamReply { reserve: None, commit: None, recalled: Vec::new() })
+            Ok(StreamReply { reserve: None, commit: None, leases: LeaseNotice::Greeting { grants: false } })
         );
         assert!(stream.is_open());
     }
@@ -273,7 +301,7 @@ mod tests {
         let again = stream.heard(&answer(1, true), 12).unwrap();
         assert_eq!(
             again,
-            StreamReply { reserve: None, commit: None, recalled: Vec::new() },
+            StreamReply { reserve: None, commit: None, leases: LeaseNotice::None },
             "no call is answered twice"
         );
     }
@@ -289,7 +317,7 @@ mod tests {
         assert_eq!(stream.heard(&answer(2, true), 10).unwrap().commit, None);
         assert_eq!(stream.heard(&answer(9, true), 10).unwrap().commit, None);
         assert_eq!(stream.wake_at(), Some(5 + COMMIT_PATIENCE));
-        assert_eq!(stream.closed(11).commits, [5, 7]);
+        assert_eq!(stream.closed(11, false).commits, [5, 7]);
     }
 
     #[test]
@@ -301,7 +329,7 @@ mod tests {
         let reserve = ReserveAndCommitRequest::decode(&*sent).unwrap().reserve.unwrap();
         assert_eq!((reserve.reservation_id.as_str(), reserve.commits.len()), ("a", 1));
         assert_eq!(reserve.commits[0].reservation_id, "b");
-        assert_eq!(stream.closed(1).reserves[0].message, message);
+        assert_eq!(stream.closed(1, false).reserves[0].message, message);
     }
 
     #[test]
@@ -339,7 +367,7 @@ mod tests {
         let mut stream = open();
         stream.reserve(b"one".to_vec(), &[], Some(&commit(9)), 1, 0);
         stream.reserve(b"two".to_vec(), &[], None, 2, 150);
-        let left = stream.closed(160);
+        let left = stream.closed(160, false);
         let unanswered =
             |caller, message: &[u8], patience| Unanswered { caller, message: message.to_vec(), patience };
         assert_eq!(left.reserves, [unanswered(1, b"one", 40), unanswered(2, b"two", 190)]);
@@ -355,7 +383,7 @@ mod tests {
         let mut now = 0;
         for longest in [100, 200, 400, 800, 1600, 3200, 5000, 5000] {
             assert!(stream.open(now));
-            stream.closed(now);
+            stream.closed(now, false);
             let wake = stream.wake_at().unwrap();
             assert!((longest / 2..longest).contains(&(wake - now)), "{} of {longest}", wake - now);
             now = wake;
@@ -406,11 +434,11 @@ mod tests {
                         let stuck = stream.is_stuck(now);
                         heard.extend(stream.overdue(now));
                         if stuck {
-                            heard.extend(stream.closed(now).reserves.into_iter().map(|one| one.caller));
+                            heard.extend(stream.closed(now, false).reserves.into_iter().map(|one| one.caller));
                         }
                     }
                     Happening::End if stream.is_open() => {
-                        heard.extend(stream.closed(now).reserves.into_iter().map(|one| one.caller));
+                        heard.extend(stream.closed(now, false).reserves.into_iter().map(|one| one.caller));
                     }
                     _ => {}
                 }
@@ -420,7 +448,7 @@ mod tests {
                     prop_assert!(stream.wake_at().is_some_and(|wake| wake <= over), "{caller} is forgotten");
                 }
             }
-            heard.extend(stream.closed(now).reserves.into_iter().map(|one| one.caller));
+            heard.extend(stream.closed(now, false).reserves.into_iter().map(|one| one.caller));
             heard.sort_unstable();
             prop_assert_eq!(heard, (0..asked.len() as u32).collect::<Vec<_>>());
         }

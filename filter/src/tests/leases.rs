@@ -1,4 +1,5 @@
 use super::play::{Reply, Worker};
+use protocol::wire::weir::v1::ReserveAndCommitResponse;
 use serde_json::{Value, json};
 
 fn tokens() -> Value {
@@ -30,12 +31,18 @@ fn respond(worker: &mut Worker, request: u32) {
 fn leased() -> Worker {
     let mut worker = Worker::new(tokens(), "Allow", false);
     worker.open_stream();
+    be_busy(&mut worker);
+    worker
+}
+
+/// Sends as many requests as it takes to get a lease.
+fn be_busy(worker: &mut Worker) {
     for _ in 0..16 {
-        let request = request(&mut worker);
+        let request = request(worker);
         while !worker.waiting.is_empty() {
             worker.answer(0, Reply::Ok);
         }
-        respond(&mut worker, request);
+        respond(worker, request);
     }
     for _ in 0..3 {
         worker.advance(100);
@@ -43,7 +50,6 @@ fn leased() -> Worker {
             worker.answer(0, Reply::Ok);
         }
     }
-    worker
 }
 
 #[test]
@@ -109,4 +115,84 @@ fn while_the_adapter_is_away_a_lease_lasts_for_seconds() {
     respond(&mut worker, late);
     worker.finish();
     assert!(worker.ended.values().filter(|charged| **charged == 42).count() >= 18);
+}
+
+/// Returns whether a request has to ask, and ends it.
+fn asks(worker: &mut Worker) -> bool {
+    let request = request(worker);
+    let asks = worker.is_held(request);
+    while worker.is_held(request) {
+        worker.answer(0, Reply::Ok);
+    }
+    respond(worker, request);
+    asks
+}
+
+#[test]
+fn a_worker_without_a_stream_keeps_its_leases_until_an_adapter_answers() {
+    let mut worker = leased();
+    let ended = worker.ended.len();
+    worker.close_stream(14);
+    assert!(!asks(&mut worker) && !asks(&mut worker));
+    // The charges are sent in a separate call.
+    worker.advance(1);
+    worker.advance(60);
+    assert_eq!(worker.waiting.len(), 1, "{:?}", worker.waiting);
+    assert!(!asks(&mut worker), "no adapter has answered");
+    worker.answer(0, Reply::Ok);
+    for _ in 0..2 {
+        worker.advance(1);
+        worker.answer(0, Reply::Ok);
+    }
+    assert_eq!(worker.ended.len(), ended + 3 + 1, "the lease is returned");
+    assert!(asks(&mut worker));
+    worker.finish();
+}
+
+#[test]
+fn a_failed_call_ends_no_lease() {
+    let mut worker = leased();
+    worker.close_stream(14);
+    assert!(!asks(&mut worker));
+    worker.advance(1);
+    worker.advance(60);
+    assert_eq!(worker.waiting.len(), 1, "{:?}", worker.waiting);
+    worker.answer(0, Reply::Fail(14));
+    assert!(!asks(&mut worker));
+    worker.finish();
+}
+
+#[test]
+fn a_worker_with_leases_opens_another_stream_soon_and_then_returns_them() {
+    let mut worker = leased();
+    worker.close_stream(0);
+    for _ in 0..3 {
+        worker.advance(25);
+        worker.close_stream(14);
+    }
+    worker.advance(25);
+    assert!(!asks(&mut worker));
+    worker.open_stream();
+    assert!(asks(&mut worker));
+    be_busy(&mut worker);
+    assert!(!asks(&mut worker), "there is another lease");
+    worker.finish();
+}
+
+#[test]
+fn all_leases_may_be_recalled() {
+    let mut worker = leased();
+    worker.say(&ReserveAndCommitResponse { all_recalled: true, ..Default::default() });
+    assert!(asks(&mut worker));
+    worker.finish();
+}
+
+#[test]
+fn an_adapter_that_grants_no_leases_is_not_asked_for_them() {
+    let mut worker = Worker::new(tokens(), "Allow", false);
+    worker.say(&ReserveAndCommitResponse::default());
+    be_busy(&mut worker);
+    let asked = worker.asked.len();
+    assert_eq!(asked, 16, "one call for each request");
+    worker.finish();
 }

@@ -116,12 +116,15 @@ impl Worker {
         worker
     }
 
-    /// Sends the adapter's greeting. From here on, the filter uses the stream.
+    /// Sends the greeting of an adapter that grants leases. From here on, the filter uses the stream.
     pub fn open_stream(&mut self) {
+        self.say(&ReserveAndCommitResponse { grants_leases: true, ..Default::default() });
+    }
+
+    /// Sends a message in the open stream.
+    pub fn say(&mut self, message: &ReserveAndCommitResponse) {
         let open = host::with(|host| host.open.iter().next().copied());
-        if let Some(token) = open {
-            self.receive(token, &ReserveAndCommitResponse::default().encode_to_vec());
-        }
+        open.into_iter().for_each(|token| self.receive(token, &message.encode_to_vec()));
     }
 
     /// Ends the stream to the adapter.
@@ -309,9 +312,7 @@ impl Worker {
 
     /// Recalls the leases of the counter.
     pub fn recall(&mut self) {
-        let open = host::with(|host| host.open.iter().next().copied());
-        let recall = ReserveAndCommitResponse { recalled: vec![COUNTER], ..Default::default() };
-        open.into_iter().for_each(|token| self.receive(token, &recall.encode_to_vec()));
+        self.say(&ReserveAndCommitResponse { recalled: vec![COUNTER], ..Default::default() });
     }
 
     /// Replies to the calls in the order in which they were made.

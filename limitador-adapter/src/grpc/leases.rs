@@ -4,8 +4,10 @@
 
 use super::descriptors::{FoundDescriptors, Named};
 use super::limiter::{CallError, HoldDefaults, Limiter, default_ttl, descriptor_status, find, holds};
+use super::recall_pacer::NextRecall;
 use crate::ledger::moment::Moment;
-use crate::ledger::{ChargeAt, Hold, LeaseUse, LedgerOutcome, Unavailable, recalls};
+use crate::ledger::recalls::{self, Recall};
+use crate::ledger::{ChargeAt, Hold, LeaseUse, LedgerOutcome, Unavailable};
 use crate::policies::snapshot::PolicySnapshot;
 use futures::stream::{self, StreamExt};
 use protocol::wire::envoy::service::ratelimit::v3::rate_limit_response::Code;
@@ -80,8 +82,13 @@ impl Limiter {
     }
 
     /// Returns the recalls of leases that follow.
-    pub fn recalls(&self) -> broadcast::Receiver<u64> {
-        self.ledger.recalls()
+    pub fn recalls(&self) -> broadcast::Receiver<Recall> {
+        self.ledger.recalls().subscribe()
+    }
+
+    /// Whether there are leases.
+    pub const fn grants_leases(&self) -> bool {
+        self.leases.percent > 0
     }
 
     async fn grant_lease(
@@ -94,7 +101,8 @@ impl Limiter {
         let (Some((named, rate, key)), None) = (rates.next(), rates.next()) else {
             return Err(CallError::Invalid("a lease is of one counter".to_owned()));
         };
-        if !named.limit.leases || self.leases.percent == 0 {
+        // A lease that cannot be recalled would keep its room from others.
+        if !named.limit.leases || !self.grants_leases() || !self.ledger.recalls().reach_all() {
             return Ok(None);
         }
         let readings = self.counted(self.ledger.read(std::slice::from_ref(key), now).await)?;
@@ -182,10 +190,14 @@ impl Limiter {
         buckets: &[u64],
         holds: impl Fn() -> Vec<Hold>,
         refused: LedgerOutcome,
-        mut patience: Duration,
+        (began, mut patience): (Moment, Duration),
     ) -> Result<LedgerOutcome, Unavailable> {
-        self.ledger.recall(buckets).await;
         let mut outcome = refused;
+        match self.recall_pacer.next(buckets, began.instant) {
+            NextRecall::Now => self.ledger.recall(buckets).await,
+            NextRecall::Underway => {}
+            NextRecall::InVain => return Ok(outcome),
+        }
         for pause in RECALL_PAUSES.map(Duration::from_millis) {
             let Some(left) = patience.checked_sub(pause) else { break };
             patience = left;
@@ -194,6 +206,9 @@ impl Limiter {
             if outcome.admitted || !has_leases(&outcome) {
                 break;
             }
+        }
+        if has_leases(&outcome) {
+            self.recall_pacer.was_in_vain(buckets, began.instant);
         }
         match outcome.admitted {
             true => &self.metrics.recalls_with_room,

@@ -3,6 +3,7 @@
 use crate::grpc::descriptors::{FoundDescriptors, Named};
 use crate::grpc::leases::{LeaseTerms, recallable};
 use crate::grpc::observe::Observers;
+use crate::grpc::recall_pacer::RecallPacer;
 use crate::ledger::moment::Moment;
 use crate::ledger::stored::{
     CreationCharge, Parking, ResultCharges, Seen, SeenCharges, Sighting, StoredId, StoredResult,
@@ -58,6 +59,7 @@ pub struct Limiter {
     in_force: watch::Receiver<Arc<PolicySnapshot>>,
     pub(super) metrics: Arc<AdapterMetrics>,
     pub(super) leases: LeaseTerms,
+    pub(super) recall_pacer: RecallPacer,
     warnings: Warnings,
     told: Mutex<Option<Instant>>,
     observers: Observers,
@@ -83,7 +85,8 @@ impl Limiter {
     ) -> Self {
         let warnings = Warnings::new(Arc::clone(&metrics), None);
         let (leases, observers) = (LeaseTerms::default(), Observers::default());
-        Self { ledger, in_force, metrics, leases, warnings, told: Mutex::new(None), observers }
+        let (recall_pacer, told) = (RecallPacer::default(), Mutex::new(None));
+        Self { ledger, in_force, metrics, leases, recall_pacer, warnings, told, observers }
     }
 
     /// Sets what workers may lease.
@@ -136,7 +139,7 @@ impl Limiter {
             buckets => {
                 let again = || holds(&call, defaults).collect();
                 let patience = Duration::from_millis(request.recall_ms);
-                self.counted(self.reserve_after_recall(&id, &buckets, again, outcome, patience).await)?
+                self.counted(self.reserve_after_recall(&id, &buckets, again, outcome, (now, patience)).await)?
             }
         };
         self.warn(now);

@@ -12,6 +12,7 @@ pub mod limiter;
 pub mod observe;
 pub mod plans;
 pub mod rate_limits;
+pub mod recall_pacer;
 pub mod server;
 pub mod services;
 pub mod stream;

@@ -7,6 +7,7 @@ use crate::grpc::services::kuadrant::service::ratelimit::v1::rate_limit_service_
 use crate::grpc::services::weir::v1::usage_service_server::UsageService;
 use crate::ledger::StorageFault;
 use crate::ledger::moment::Moment;
+use crate::ledger::recalls::Recall;
 use crate::ledger::stored::StoredId;
 use crate::spans::{ReserveCall, Spans};
 use crate::usage::completion::Completion;
@@ -58,8 +59,13 @@ impl RateLimits {
     }
 
     /// Returns the recalls of leases that follow.
-    pub fn recalls(&self) -> broadcast::Receiver<u64> {
+    pub fn recalls(&self) -> broadcast::Receiver<Recall> {
         self.limiter.recalls()
+    }
+
+    /// Whether there are leases.
+    pub fn grants_leases(&self) -> bool {
+        self.limiter.grants_leases()
     }
 
     /// Stores usage records with this recorder.

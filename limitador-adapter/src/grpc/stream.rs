@@ -5,6 +5,7 @@
 use crate::grpc::rate_limits::RateLimits;
 use crate::grpc::services::weir::v1::reservation_service_server::ReservationService;
 use crate::grpc::workers::{Presence, StreamEnd, Workers};
+use crate::ledger::recalls::Recall;
 use crate::spans::ReserveCall;
 use futures::future::{FutureExt, Shared};
 use futures::stream::{Stream, StreamExt, iter, once, select, unfold};
@@ -88,7 +89,8 @@ impl ReservationService for Reservations {
                     .boxed()
             })
             .map(Ok);
-        let hello = once(ready(Ok(ReserveAndCommitResponse::default())));
+        let grants_leases = self.limits.grants_leases();
+        let hello = once(ready(Ok(ReserveAndCommitResponse { grants_leases, ..Default::default() })));
         let answers = hello.chain(answers);
         let (answers, ended) = until_ended(answers);
         let recalls = recalls(self.limits.recalls()).take_until(ended);
@@ -98,20 +100,20 @@ impl ReservationService for Reservations {
 
 /// Returns the recalls as messages of a stream.
 fn recalls(
-    recalls: broadcast::Receiver<u64>,
+    recalls: broadcast::Receiver<Recall>,
 ) -> impl Stream<Item = Result<ReserveAndCommitResponse, Status>> + Send {
     unfold(recalls, |mut recalls| async move {
-        loop {
-            match recalls.recv().await {
-                Ok(bucket) => {
-                    let reply = ReserveAndCommitResponse { recalled: vec![bucket], ..Default::default() };
-                    return Some((Ok(reply), recalls));
-                }
-                // A call that finds no room recalls them again.
-                Err(RecvError::Lagged(_)) => {}
-                Err(RecvError::Closed) => return None,
+        let reply = match recalls.recv().await {
+            Ok(Recall::Bucket(bucket)) => {
+                ReserveAndCommitResponse { recalled: vec![bucket], ..Default::default() }
             }
-        }
+            // Some are lost.
+            Ok(Recall::All) | Err(RecvError::Lagged(_)) => {
+                ReserveAndCommitResponse { all_recalled: true, ..Default::default() }
+            }
+            Err(RecvError::Closed) => return None,
+        };
+        Some((Ok(reply), recalls))
     })
 }
 

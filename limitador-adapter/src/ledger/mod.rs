@@ -26,12 +26,10 @@ pub use fault::{StorageFault, Unavailable};
 use crossing::{Crossing, WarnAt};
 use moment::Moment;
 use policy::model::{Unit, Window};
-#[cfg(doc)]
 use recalls::Recalls;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 use stored::{CreationCharge, Parking, Seen, Sighting, StoredResult};
-use tokio::sync::broadcast;
 
 /// The key of a bucket: what is counted, and for whom. It does not include the maximum, so changing the
 /// maximum keeps the counter.
@@ -431,8 +429,8 @@ pub trait Ledger: Send + Sync {
     /// Asks all workers that have leases of these buckets to return them, at whatever adapter they are. See
     /// [`Recalls`].
     async fn recall(&self, buckets: &[u64]);
-    /// Returns what this and other ledgers with the same storage recall from now on.
-    fn recalls(&self) -> broadcast::Receiver<u64>;
+    /// Returns what this and other ledgers with the same storage recall.
+    fn recalls(&self) -> Arc<Recalls>;
     /// Sets the number of limits in force, each of which has a guaranteed share of the memory for counters.
     fn share_among(&self, limits: usize);
     /// Records that these workers are alive for this long. The name of a worker is the prefix of its

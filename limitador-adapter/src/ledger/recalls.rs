@@ -3,19 +3,31 @@
 
 use crate::ledger::{Key, key_text};
 use sha2::{Digest, Sha256};
+use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::broadcast;
 
-/// The number of recalls that are kept for a slow stream. Older ones are lost, and are made again when another call
-/// finds no room.
+/// The number of recalls that are kept for a slow stream. If more are waiting, all leases of its worker are recalled.
 const MAX_WAITING: usize = 1024;
+
+/// What is recalled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recall {
+    /// The leases of the bucket with this number.
+    Bucket(u64),
+    /// All leases, because recalls may have been lost.
+    All,
+}
 
 /// Passes recalls on to the streams of this adapter.
 #[derive(Debug)]
-pub struct Recalls(broadcast::Sender<u64>);
+pub struct Recalls {
+    streams: broadcast::Sender<Recall>,
+    reach_all: AtomicBool,
+}
 
 impl Default for Recalls {
     fn default() -> Self {
-        Self(broadcast::channel(MAX_WAITING).0)
+        Self { streams: broadcast::channel(MAX_WAITING).0, reach_all: AtomicBool::new(true) }
     }
 }
 
@@ -24,13 +36,28 @@ impl Recalls {
     pub fn pass_on(&self, buckets: &[u64]) {
         for bucket in buckets {
             // Without a stream there is no worker to tell.
-            drop(self.0.send(*bucket));
+            drop(self.streams.send(Recall::Bucket(*bucket)));
         }
     }
 
+    /// Recalls all leases.
+    pub fn pass_on_all(&self) {
+        drop(self.streams.send(Recall::All));
+    }
+
+    /// Sets whether recalls reach the workers of all adapters.
+    pub fn set_reach(&self, reach_all: bool) {
+        self.reach_all.store(reach_all, Ordering::Relaxed);
+    }
+
+    /// Whether recalls reach the workers of all adapters.
+    pub fn reach_all(&self) -> bool {
+        self.reach_all.load(Ordering::Relaxed)
+    }
+
     /// Returns the recalls that follow.
-    pub fn subscribe(&self) -> broadcast::Receiver<u64> {
-        self.0.subscribe()
+    pub fn subscribe(&self) -> broadcast::Receiver<Recall> {
+        self.streams.subscribe()
     }
 }
 

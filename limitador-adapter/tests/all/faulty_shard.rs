@@ -2,6 +2,7 @@
 
 use limitador_adapter::ledger::crossing::Crossing;
 use limitador_adapter::ledger::moment::Moment;
+use limitador_adapter::ledger::recalls::Recalls;
 use limitador_adapter::ledger::redis::RedisLedger;
 use limitador_adapter::ledger::sharded::shard::{Attempt, BucketAmounts, SettledPart, Shard};
 use limitador_adapter::ledger::stored::{CreationCharge, Parking, Seen, Sighting, StoredResult};
@@ -12,7 +13,6 @@ use limitador_adapter::ledger::{
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
-use tokio::sync::broadcast;
 
 /// How many of a hundred calls fail, of the shards that share it.
 pub type Faults = Arc<AtomicU32>;
@@ -97,7 +97,7 @@ impl Ledger for FaultyShard {
     async fn recall(&self, buckets: &[u64]) {
         self.shard.recall(buckets).await;
     }
-    fn recalls(&self) -> broadcast::Receiver<u64> {
+    fn recalls(&self) -> Arc<Recalls> {
         self.shard.recalls()
     }
     fn share_among(&self, limits: usize) {

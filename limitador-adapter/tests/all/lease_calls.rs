@@ -97,10 +97,14 @@ async fn what_was_admitted_from_a_lease_leaves_it_and_is_charged_once() {
 
 /// A worker with a lease at one adapter, and a call that needs its room at another one.
 async fn the_room_of_a_lease_goes_to_whoever_needs_it(of_worker: &Server, of_caller: &Server) {
-    assert_eq!(granted(of_worker, 1, 5_000).await, 5_000);
+    let begun = Instant::now();
+    // On Redis, there are no leases before the adapter hears of recalls.
+    while granted(of_worker, 1, 5_000).await != 5_000 {
+        assert!(begun.elapsed() < DEADLINE);
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
     let mut stream = Stream::open(of_worker).await;
     let all_the_rest = ReserveRequest { recall_ms: 50, ..reserve("caller", vec![shared(99_000)]) };
-    let begun = Instant::now();
     loop {
         let mut client = of_caller.kuadrant();
         let request = all_the_rest.clone();
@@ -119,7 +123,7 @@ async fn the_room_of_a_lease_goes_to_whoever_needs_it(of_worker: &Server, of_cal
             assert_eq!(of_caller.metric("weir_recalls_total{outcome=\"room\"}").await, 1.0);
             return;
         }
-        // The adapters of a Redis may not have connected to its channel yet.
+        // A busy machine may deliver it too late.
         assert_eq!(call.await.unwrap().code(), Code::OverLimit);
         assert!(begun.elapsed() < DEADLINE);
     }

@@ -10,6 +10,7 @@ use limitador_adapter::grpc::limiter::Limiter;
 use limitador_adapter::ledger::Ledger;
 use limitador_adapter::ledger::memory::MemoryLedger;
 use limitador_adapter::ledger::moment::Moment;
+use limitador_adapter::ledger::recalls::Recall;
 use limitador_adapter::metrics::AdapterMetrics;
 use limitador_adapter::policies::collection::Collection;
 use limitador_adapter::policies::snapshot::PolicySnapshot;
@@ -118,7 +119,7 @@ struct World {
     plan: Plan,
     limiters: Vec<Limiter>,
     ledger: Arc<dyn Ledger>,
-    recalls: broadcast::Receiver<u64>,
+    recalls: broadcast::Receiver<Recall>,
     workers: Vec<Worker>,
     started: usize,
     begun: Moment,
@@ -144,7 +145,7 @@ impl World {
         Self {
             plan: Plan::new(policies),
             limiters: adapters.iter().map(limiter).collect(),
-            recalls: adapters[0].recalls(),
+            recalls: adapters[0].recalls().subscribe(),
             ledger: Arc::clone(&adapters[0]),
             workers: (0..WORKERS).map(Worker::new).collect(),
             started: WORKERS,
@@ -242,12 +243,15 @@ impl World {
         let answering = async {
             loop {
                 // A recall that has begun is answered completely.
-                let counter = tokio::select! {
-                    counter = recalls.recv() => counter.unwrap(),
+                let recall = tokio::select! {
+                    recall = recalls.recv() => recall.unwrap(),
                     _ = &mut over => return,
                 };
                 for (at, worker) in workers.iter_mut().enumerate() {
-                    let report = worker.leases.recalled(&[counter]);
+                    let report = match recall {
+                        Recall::Bucket(counter) => worker.leases.recalled(&[counter]),
+                        Recall::All => worker.leases.return_all(),
+                    };
                     report.settlements.into_iter().for_each(|one| ignore(worker.outbox.push(one)));
                     deliver(worker, &limiters[at % limiters.len()], false, *ms, now).await;
                 }

@@ -10,6 +10,7 @@ use e2e::redis::Redis;
 use e2e::wait;
 use limitador_adapter::ledger::calendar;
 use limitador_adapter::ledger::moment::Moment;
+use limitador_adapter::ledger::recalls::Recall;
 use limitador_adapter::ledger::redis::RedisLedger;
 use limitador_adapter::ledger::{
     Charge, ChargeAt, Hold, Key, LeaseUse, Ledger, Settled, StorageFault, Unavailable,
@@ -197,14 +198,18 @@ async fn two_adapters_together_let_ten_of_sixty_four_pass() {
 
 /// Checks that what one adapter recalls arrives at another one, once both are connected.
 pub async fn recalls_arrive(from: &dyn Ledger, to: &dyn Ledger) {
-    let mut recalled = to.recalls();
+    let mut recalled = to.recalls().subscribe();
     once_it_works(async || to.ready().await).await;
     let start = Instant::now();
     loop {
         from.recall(&[7, u64::MAX]).await;
         match tokio::time::timeout(Duration::from_millis(50), recalled.recv()).await {
-            Ok(bucket) => {
-                assert_eq!((bucket, recalled.recv().await), (Ok(7), Ok(u64::MAX)));
+            // It has subscribed again.
+            Ok(Ok(Recall::All)) => {}
+            Ok(recall) => {
+                let both = (recall, recalled.recv().await);
+                assert_eq!(both, (Ok(Recall::Bucket(7)), Ok(Recall::Bucket(u64::MAX))));
+                assert!(to.recalls().reach_all());
                 return;
             }
             Err(_) => assert!(start.elapsed() < DEADLINE, "no recall has arrived"),
@@ -222,9 +227,9 @@ async fn what_one_adapter_recalls_the_others_hear() {
     // Another installation in the same Redis hears nothing of it.
     let staging = RedisLedger::new(redis.url(0).parse().unwrap(), None).unwrap().with_prefix("staging:");
     recalls_arrive(&staging, &staging).await;
-    let mut recalled = staging.recalls();
+    let mut recalled = staging.recalls().subscribe();
     adapters[0].recall(&[8]).await;
-    let others = async { while recalled.recv().await != Ok(8) {} };
+    let others = async { while recalled.recv().await != Ok(Recall::Bucket(8)) {} };
     assert!(tokio::time::timeout(Duration::from_millis(200), others).await.is_err());
 }
 

@@ -3,6 +3,7 @@
 use e2e::wait;
 use limitador_adapter::ledger::crossing::Crossing;
 use limitador_adapter::ledger::moment::Moment;
+use limitador_adapter::ledger::recalls::Recalls;
 use limitador_adapter::ledger::sqlite::{SqliteClock, SqliteLedger};
 use limitador_adapter::ledger::stored::{CreationCharge, Parking, Seen, Sighting, StoredResult};
 use limitador_adapter::ledger::{
@@ -13,7 +14,6 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::time::Duration;
 use tempfile::TempDir;
-use tokio::sync::broadcast;
 
 pub struct RestartedLedger {
     folder: TempDir,
@@ -115,7 +115,7 @@ impl Ledger for RestartedLedger {
     async fn recall(&self, buckets: &[u64]) {
         self.opened().recall(buckets).await;
     }
-    fn recalls(&self) -> broadcast::Receiver<u64> {
+    fn recalls(&self) -> Arc<Recalls> {
         self.opened().recalls()
     }
     fn share_among(&self, limits: usize) {

@@ -190,9 +190,9 @@ fn a_lease_is_returned_when_it_expires_or_is_idle_or_the_plan_changes() {
     assert!(leases.is_empty() && leases.review_at().is_none());
 
     let (leases, holds) = leased(1000);
-    assert_eq!(commits(&leases.return_all()).len(), 1);
+    assert_eq!(commits(&leases.reset()).len(), 1);
     assert!(leases.admit(1, &holds).is_none() && leases.is_empty());
-    assert_eq!(leases.return_all(), LeaseReport::default());
+    assert_eq!(leases.reset(), LeaseReport::default());
 }
 
 #[test]

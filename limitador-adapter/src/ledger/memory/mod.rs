@@ -38,7 +38,6 @@ use state::{MemoryState, Taken, Want, all_admitted};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::broadcast;
 use workers::AttendedWorkers;
 
 /// The number of expired windows that each call ends at most. This keeps up with any traffic without delaying
@@ -54,7 +53,7 @@ pub struct MemoryLedger {
     state: Mutex<MemoryState>,
     workers: Mutex<AttendedWorkers>,
     crossings: Arc<Crossings>,
-    recalls: Recalls,
+    recalls: Arc<Recalls>,
     /// When it began to count, as time since 1970.
     since: Duration,
 }
@@ -65,7 +64,7 @@ impl MemoryLedger {
         let crossings = Arc::<Crossings>::default();
         let state = MemoryState::new(capacity.into(), Arc::clone(&crossings), now);
         let (ids, workers) = (IdHash::random(), Mutex::default());
-        let recalls = Recalls::default();
+        let recalls = Arc::default();
         Self { ids, state: Mutex::new(state), workers, crossings, recalls, since: now.unix }
     }
 
@@ -358,8 +357,8 @@ impl Ledger for MemoryLedger {
     async fn recall(&self, buckets: &[u64]) {
         self.recalls.pass_on(buckets);
     }
-    fn recalls(&self) -> broadcast::Receiver<u64> {
-        self.recalls.subscribe()
+    fn recalls(&self) -> Arc<Recalls> {
+        Arc::clone(&self.recalls)
     }
     fn share_among(&self, limits: usize) {
         self.lock().buckets.shares().know(limits);

@@ -7,7 +7,6 @@ use super::state::MemoryState;
 use crate::ledger::Unavailable;
 use crate::ledger::crossing::Crossings;
 use crate::ledger::moment::Moment;
-use crate::ledger::recalls::Recalls;
 use crate::ledger::shares::Capacity;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -49,7 +48,7 @@ impl MemoryLedger {
             state: Mutex::new(state),
             workers: Mutex::default(),
             crossings,
-            recalls: Recalls::default(),
+            recalls: Arc::default(),
             since,
         };
         let mut known = ledger.known_workers();

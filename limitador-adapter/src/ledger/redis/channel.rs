@@ -11,11 +11,16 @@ use futures::StreamExt;
 use redis::{Client, RedisResult};
 use std::time::Duration;
 
-/// The pause between two connections.
+/// The pause between two connections, and if this user of Redis may not use the channel.
 const AGAIN: Duration = Duration::from_secs(1);
+const AGAIN_IF_DENIED: Duration = Duration::from_secs(60);
 
 /// The timeout for finding the master.
 const TIMEOUT: Duration = Duration::from_millis(500);
+
+/// What to log if this user of Redis may not use the channel.
+pub const DENIED: &str =
+    "this user of Redis may not use the channel, so there are no leases (--lease-percent)";
 
 /// Formats recalled buckets as a message.
 pub fn message(buckets: &[u64]) -> String {
@@ -23,7 +28,8 @@ pub fn message(buckets: &[u64]) -> String {
     numbers.join(" ")
 }
 
-/// Passes the recalls of all adapters on. Never returns.
+/// Passes the recalls of all adapters on. Never returns. There are no leases before they arrive. If they stop arriving,
+/// leases last until they do again: workers can then admit requests while Redis is unreachable.
 pub async fn follow(place: &RedisUrl, files: &CredentialFiles, channel: &str, recalls: &Recalls) {
     let mut is_told = false;
     for node in place.nodes.iter().cycle() {
@@ -31,14 +37,16 @@ pub async fn follow(place: &RedisUrl, files: &CredentialFiles, channel: &str, re
             Ok(credentials) => events(place, node, &credentials, channel, recalls).await,
             Err(error) => Err(error),
         };
+        recalls.set_reach(false);
         // Other faults concern all calls, and are logged with them.
-        if let Err(error) = followed
-            && error.fault == StorageFault::Denied
+        let denied = followed.err().filter(|error| error.fault == StorageFault::Denied);
+        let pause = if denied.is_some() { AGAIN_IF_DENIED } else { AGAIN };
+        if let Some(error) = denied
             && !std::mem::replace(&mut is_told, true)
         {
-            tracing::warn!(%error, channel, "this user of Redis may not use the channel, so leases (--lease-percent) are not recalled at other adapters");
+            tracing::warn!(%error, channel, "{DENIED}");
         }
-        tokio::time::sleep(AGAIN).await;
+        tokio::time::sleep(pause).await;
     }
 }
 
@@ -58,6 +66,9 @@ async fn events(
     let subscriber = subscriber(place, &node, credentials).map_err(failed)?;
     let mut events = subscriber.get_async_pubsub().await.map_err(failed)?;
     events.subscribe(channel).await.map_err(failed)?;
+    // Recalls may have been missed.
+    recalls.pass_on_all();
+    recalls.set_reach(true);
     let mut messages = events.on_message();
     while let Some(message) = messages.next().await {
         let payload: String = message.get_payload().map_err(failed)?;

@@ -157,13 +157,15 @@ impl Link {
     /// Creates a connection to this server, which is opened on first use. Fails if the URL is unusable.
     pub fn new(place: RedisUrl) -> Result<Self, String> {
         connect::check(&place).map_err(|error| unavailable(&place, &error).message)?;
+        let recalls = Recalls::default();
+        recalls.set_reach(false);
         Ok(Self {
             probe: Arc::new(ServerProbe::new(&place.kind, "")),
             place,
             files: CredentialFiles::default(),
             timeout: TIMEOUT,
             channel: channel_with(""),
-            recalls: Arc::default(),
+            recalls: Arc::new(recalls),
             state: Arc::default(),
             connecting: tokio::sync::Mutex::default(),
         })
@@ -330,24 +332,28 @@ impl Link {
     }
 
     /// What adapters recall.
-    pub fn recalls(&self) -> &Recalls {
-        &self.recalls
+    pub fn recalls(&self) -> Arc<Recalls> {
+        Arc::clone(&self.recalls)
     }
 
-    /// Passes recalls on to all adapters. If a user of Redis may not publish, only this adapter's workers hear of them.
+    /// Passes recalls on to all adapters. If it may not publish, there are no further leases.
     pub async fn recall(&self, buckets: &[u64]) {
         self.recalls.pass_on(buckets);
         let Ok(mut open) = self.open().await else { return };
         let mut publish = redis::cmd("PUBLISH");
         publish.arg(&self.channel).arg(channel::message(buckets));
         if let Err(error) = open.connection.ask::<i64>(&publish).await {
-            tracing::debug!(%error, "a recall reaches only the workers of this adapter");
+            let error = unavailable(&self.place, &error);
+            if error.fault == StorageFault::Denied && self.recalls.reach_all() {
+                self.recalls.set_reach(false);
+                tracing::warn!(%error, channel = self.channel, "{}", channel::DENIED);
+            }
         }
     }
 
     fn follow_channel(&self, followers: &mut JoinSet<()>) {
         let (place, files, name) = (self.place.clone(), self.files.clone(), self.channel.clone());
-        let recalls = Arc::clone(&self.recalls);
+        let recalls = self.recalls();
         followers.spawn(async move { channel::follow(&place, &files, &name, &recalls).await });
     }
 

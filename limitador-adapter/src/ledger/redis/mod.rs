@@ -25,6 +25,7 @@ pub mod url;
 use crate::ledger::crossing::{Crossing, Crossings};
 use crate::ledger::key_text;
 use crate::ledger::moment::Moment;
+use crate::ledger::recalls::Recalls;
 use crate::ledger::sharded::shard::{Attempt, SettledPart};
 use crate::ledger::shares::Capacity;
 use crate::ledger::stored::{
@@ -51,7 +52,6 @@ use scripts::Scripts;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
-use tokio::sync::broadcast;
 use url::RedisUrl;
 
 /// The largest number that the scripts represent exactly. Larger numbers are capped to it.
@@ -638,8 +638,8 @@ impl Ledger for RedisLedger {
         self.link.recall(buckets).await;
     }
 
-    fn recalls(&self) -> broadcast::Receiver<u64> {
-        self.link.recalls().subscribe()
+    fn recalls(&self) -> Arc<Recalls> {
+        self.link.recalls()
     }
 
     fn share_among(&self, limits: usize) {

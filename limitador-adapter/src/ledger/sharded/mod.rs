@@ -19,6 +19,7 @@ mod unfinished;
 
 use crate::ledger::crossing::Crossing;
 use crate::ledger::moment::Moment;
+use crate::ledger::recalls::Recalls;
 use crate::ledger::stored::{CreationCharge, Parking, ResultCharges, Seen, Sighting, StoredResult};
 use crate::ledger::{
     Charge, CounterReading, Durability, Grant, Granted, Hit, Hold, Key, Ledger, LedgerOutcome, LedgerSize,
@@ -33,7 +34,6 @@ use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use tokio::sync::broadcast;
 use unfinished::UnfinishedCancellations;
 
 /// A ledger in several shards.
@@ -302,8 +302,8 @@ impl<S: Shard> Ledger for ShardedLedger<S> {
         }
     }
 
-    fn recalls(&self) -> broadcast::Receiver<u64> {
-        self.shards.first().map_or_else(|| broadcast::channel(1).1, Ledger::recalls)
+    fn recalls(&self) -> Arc<Recalls> {
+        self.shards.first().map_or_else(Arc::default, Ledger::recalls)
     }
 
     fn share_among(&self, limits: usize) {

@@ -16,6 +16,7 @@ mod writer;
 use crate::ledger::crossing::Crossing;
 use crate::ledger::memory::MemoryLedger;
 use crate::ledger::moment::Moment;
+use crate::ledger::recalls::Recalls;
 use crate::ledger::shares::Capacity;
 use crate::ledger::stored::{CreationCharge, Parking, Seen, Sighting, StoredResult};
 use crate::ledger::{
@@ -26,7 +27,6 @@ use counter_file::CounterFile;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::broadcast;
 use writer::Writer;
 
 /// Why a file cannot be used.
@@ -147,7 +147,7 @@ impl Ledger for SqliteLedger {
     async fn recall(&self, buckets: &[u64]) {
         self.memory.recall(buckets).await;
     }
-    fn recalls(&self) -> broadcast::Receiver<u64> {
+    fn recalls(&self) -> Arc<Recalls> {
         self.memory.recalls()
     }
     fn share_among(&self, limits: usize) {
