@@ -29,11 +29,9 @@ fn limited(max: u64, failure_mode: &str) -> String {
     )
 }
 
-/// Two workers, and an adapter that grants leases.
+/// Two workers. The adapter grants leases.
 fn leasing(storage: &str, max: u64) -> World {
-    let policies = [limited(max, "Deny")];
-    let adapter = Adapter::start_as(&policies, &["--storage", storage, "--lease-percent", "5"]);
-    World::build().workers(2).start_with(adapter)
+    World::build().policy(&limited(max, "Deny")).storage(storage).workers(2).start()
 }
 
 /// Sends requests from several clients until each has sent `count` or `is_over`. Returns the number of each status.

@@ -1,5 +1,6 @@
 //! The command line.
 
+use crate::grpc::leases::LeaseTerms;
 #[cfg(feature = "kubernetes")]
 use crate::kubernetes::{DEFAULT_CONTROLLER, crd::Group};
 use crate::ledger::memory::budget;
@@ -127,8 +128,8 @@ pub struct ServeArgs {
     #[arg(long, env = "WEIR_WORKER_GRACE", value_name = "DURATION", default_value = "35s", value_parser = grace)]
     pub worker_grace: Duration,
     /// The largest part of what is left in a counter that one lease may hold, in percent. From a lease, a proxy admits requests
-    /// to a busy counter without asking the adapter. 5 is a good value; by default, there are no leases.
-    #[arg(long, env = "WEIR_LEASE_PERCENT", value_name = "PERCENT", default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=MAX_LEASE_PERCENT))]
+    /// to a busy counter without asking the adapter. 0 turns leases off.
+    #[arg(long, env = "WEIR_LEASE_PERCENT", value_name = "PERCENT", default_value_t = LeaseTerms::default().percent, value_parser = clap::value_parser!(u64).range(..=MAX_LEASE_PERCENT))]
     pub lease_percent: u64,
     #[command(flatten)]
     pub usage: UsageStoreArgs,
