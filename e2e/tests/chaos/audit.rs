@@ -25,14 +25,28 @@ pub struct Expected {
     may_lapse: u64,
 }
 
-/// Returns what is known about the requests of each user. `holds_are_durable` says whether a hold survives a
-/// kill of the adapter as soon as a request is admitted.
-pub fn expected(sent: &[Sent], kills: &Kills, holds_are_durable: bool) -> [Expected; USAGE.len()] {
+/// From when a request survives a kill of Envoy, because the adapter knows of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// As soon as it is admitted, even if the adapter is killed, too.
+    Admission,
+    /// As soon as it is admitted, unless the adapter is killed, too, before it has written the hold.
+    Write,
+    /// Once it is charged: until then, the adapter may know only of a lease.
+    Charge,
+}
+
+/// Returns what is known about the requests of each user.
+pub fn expected(sent: &[Sent], kills: &Kills, durability: Durability) -> [Expected; USAGE.len()] {
     let mut all = [Expected::default(); USAGE.len()];
     for Sent { user, envoy_kills, adapter_kills, outcome } in sent {
         let expected = &mut all[*user];
         let has_lost_envoy = kills.of(Victim::Envoy) > *envoy_kills;
-        let may_lose_hold = !holds_are_durable && kills.of(Victim::Adapter) > *adapter_kills;
+        let may_lose_hold = match durability {
+            Durability::Admission => false,
+            Durability::Write => kills.of(Victim::Adapter) > *adapter_kills,
+            Durability::Charge => true,
+        };
         match outcome {
             Outcome::Refused => continue,
             Outcome::Told { is_admitted } if has_lost_envoy && (!is_admitted || may_lose_hold) => {

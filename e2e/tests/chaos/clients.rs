@@ -13,8 +13,6 @@ use std::time::Duration;
 
 /// The tokens that each response to a user reports.
 pub const USAGE: [u64; 4] = [40, 50, 60, 70];
-/// How many requests of a user run at once.
-pub const CLIENTS: usize = 2;
 /// How long a client waits after a failed request.
 const PAUSE: Duration = Duration::from_millis(20);
 /// The answers of the provider.
@@ -44,6 +42,8 @@ pub enum Outcome {
 pub struct Clients {
     to: SocketAddr,
     kills: Arc<Kills>,
+    /// How many requests run at once.
+    count: usize,
     /// Whether the clients have to stop.
     pub over: AtomicBool,
     /// The number of complete responses.
@@ -92,9 +92,9 @@ fn usage(body: &str) -> Option<u64> {
 }
 
 impl Clients {
-    pub fn new(to: SocketAddr, kills: &Arc<Kills>) -> Self {
+    pub fn new(to: SocketAddr, kills: &Arc<Kills>, count: usize) -> Self {
         let (over, told) = (AtomicBool::new(false), AtomicUsize::new(0));
-        Self { to, kills: Arc::clone(kills), over, told }
+        Self { to, kills: Arc::clone(kills), count, over, told }
     }
 
     /// Sends requests of this user, one after another, until the round is over.
@@ -140,7 +140,7 @@ impl Clients {
 
     /// Waits until some more responses have arrived.
     pub fn make_progress(&self) {
-        let wanted = self.told.load(Ordering::SeqCst) + 2 * CLIENTS * USAGE.len();
+        let wanted = self.told.load(Ordering::SeqCst) + 2 * self.count;
         wait::until("some responses", || (self.told.load(Ordering::SeqCst) >= wanted).then_some(()));
     }
 }

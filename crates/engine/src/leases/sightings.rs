@@ -5,8 +5,9 @@ use protocol::call::Entries;
 
 /// The number of requests for a bucket in one period that make it busy.
 const OFTEN: u32 = 16;
-/// The number of buckets that are counted at once. If two share a place, the later one replaces the other, which
-/// may then get its lease later.
+/// The number of buckets that are counted at once, in pairs of places. A bucket has the choice of the two places of a
+/// pair, and replaces the one that was seen less often. So a bucket may get its lease later, or not at all, if at least
+/// two others of its pair are busy.
 const PLACES: usize = 512;
 
 /// The requests of one period that had to ask the adapter, by bucket. The period ends with [`Sightings::clear`].
@@ -44,8 +45,9 @@ impl Sightings {
         let mut amounts = Vec::with_capacity(holds.len());
         for hold in holds {
             let hash = hash(&hold.entries);
-            let place = usize::try_from(hash % PLACES as u64).unwrap_or_default();
-            let sighting = self.places.get_mut(place)?;
+            let first = usize::try_from(hash % PLACES as u64).unwrap_or_default() & !1;
+            let pair = self.places.get_mut(first..=first.saturating_add(1))?;
+            let sighting = pair.iter_mut().min_by_key(|one| (one.hash != hash, one.requests))?;
             if sighting.hash != hash {
                 *sighting = BucketSighting { hash, ..BucketSighting::default() };
             }
