@@ -47,8 +47,8 @@ async fn calls_that_wait_are_sent_together() {
     let before = scripts(&redis);
     let outcomes = reserve_all(&*ledger, users()).await;
     assert!(outcomes.into_iter().all(|outcome| outcome.unwrap().admitted));
-    // Four are sent at once, and the others in batches of 32.
-    assert_eq!(scripts(&redis) - before, 4 + 3);
+    // Two are sent at once, and the others in batches of 32.
+    assert_eq!(scripts(&redis) - before, 2 + 4);
 
     let before = scripts(&redis);
     let commit = |user: String| {
@@ -57,7 +57,7 @@ async fn calls_that_wait_are_sent_together() {
     };
     let settled = join_all(users().map(commit)).await;
     assert!(settled.into_iter().all(|settled| settled == Ok(Settled::Released)));
-    assert_eq!(scripts(&redis) - before, 4 + 3);
+    assert_eq!(scripts(&redis) - before, 2 + 4);
     let books = books(&*ledger).await;
     assert_eq!(books.iter().filter(|one| **one == (30, 0)).count(), CALLS);
     assert_eq!(ledger.size().await.unwrap().holds, 0);

@@ -1,5 +1,5 @@
 //! Sends calls that wait at the same time as one script, which saves Redis most of the work that a script causes
-//! by itself. A call never waits for others to come: it is sent at once unless [`AT_ONCE`] batches are under way.
+//! by itself. A call never waits for others to come: it is sent at once unless some batches are under way.
 //! Otherwise, it is in the next batch.
 
 use super::connection::{Link, Script};
@@ -8,9 +8,11 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Semaphore, oneshot};
 
-/// The number of batches under way. Redis works on one of them while the replies and the requests of the others
-/// travel.
-const AT_ONCE: usize = 4;
+/// The number of batches under way. Redis works on one of them while the other travels. The fewer they are, the more
+/// calls are in each.
+pub const OF_A_SERVER: usize = 2;
+/// The same for each shard of a cluster: a master works on other shards while the batch travels.
+pub const OF_A_SHARD: usize = 1;
 
 /// The number of keys in a batch, unless its only call has more. So many take Redis one or two milliseconds, in which
 /// it executes nothing else.
@@ -37,9 +39,9 @@ pub struct Batches {
 }
 
 impl Batches {
-    /// Creates the batches of this script, which ends with `batch.lua`.
-    pub fn new(script: Script) -> Arc<Self> {
-        Arc::new(Self { script, waiting: Mutex::default(), slots: Arc::new(Semaphore::new(AT_ONCE)) })
+    /// Creates the batches of this script, which ends with `batch.lua`. `at_once` may be under way.
+    pub fn new(script: Script, at_once: usize) -> Arc<Self> {
+        Arc::new(Self { script, waiting: Mutex::default(), slots: Arc::new(Semaphore::new(at_once)) })
     }
 
     /// Runs a call in the next batch, and returns its reply. `common` returns the keys at the beginning of a batch.

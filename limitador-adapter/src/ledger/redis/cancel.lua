@@ -17,7 +17,7 @@ if known and known ~= 'settled' and known.attempt == ARGV[4] then
   save()
   if #known.holds > 0 then redis.call('DECRBY', HOLDS, #known.holds) end
   redis.call('ZREM', LAPSES, id)
-  redis.call('DEL', reservation)
+  delete(reservation)
 end
 local told = {}
 for at = 6, #KEYS do

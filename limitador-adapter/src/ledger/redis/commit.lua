@@ -54,6 +54,10 @@ local function supersede(stored, result, told)
   for at = 1, #result.rates do told[#told + 1] = seen[at] or 0 end
 end
 
+local function delete_later(key)
+  fetched[key], deleted[key] = false, true
+end
+
 local function call(key, field, count)
   local reservation, stored, first = KEYS[key], ARGV[field], field + OWN_ARGUMENTS
   local id = string.sub(reservation, ID)
@@ -82,7 +86,7 @@ local function call(key, field, count)
   end
   if known and known.live then
     settled, redirected = 0, release_holds(known, deferred, result)
-    redis.call('ZREM', LAPSES, id)
+    lapsed_ids[#lapsed_ids + 1] = id
   end
 
   -- If a bucket is not named, a charge at admission stays, and one at a lapse is refunded. A hold in the overflow
@@ -123,12 +127,12 @@ local function call(key, field, count)
   save()
   if result then save_result(stored, result) end
   if id == '' then
-    redis.call('DEL', reservation)
+    delete_later(reservation)
   elseif is_empty then
     -- Repeating this commit changes nothing. It is remembered only for a reserve that may still arrive.
-    redis.call('SET', reservation, 'over ' .. text(now + BRIEFLY), 'PX', text(BRIEFLY))
+    set(reservation, 'over ' .. text(now + BRIEFLY), 'PX', text(BRIEFLY))
   else
-    redis.call('DEL', reservation)
+    delete_later(reservation)
     settle(id)
   end
   return report(told, key + 1)

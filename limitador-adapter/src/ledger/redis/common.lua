@@ -60,6 +60,30 @@ if not now then
   now = time[1] * 1000 + math.floor(time[2] / 1000)
 end
 
+-- The records that a batch has read at its beginning, in one command. False: there is none, or it has been deleted.
+local fetched = {}
+
+-- What the calls of a batch write at its end, in one command of each kind: the times of lapses and their ids, the ids
+-- whose lapses are over, and the records to delete.
+local lapsing, lapsed_ids, deleted = {}, {}, {}
+
+local function get(key)
+  local record = fetched[key]
+  if record == nil then return redis.call('GET', key) end
+  return record
+end
+
+local function set(key, record, ...)
+  redis.call('SET', key, record, ...)
+  deleted[key] = nil
+  if fetched[key] ~= nil then fetched[key] = record end
+end
+
+local function delete(key)
+  redis.call('DEL', key)
+  if fetched[key] ~= nil then fetched[key] = false end
+end
+
 -- How numbers are written. '%d' is twice as fast as '%.0f', but not exact in a Redis for 32 bits.
 local INTEGER = string.format('%d', MOST) == '9007199254740991' and '%d' or '%.0f'
 local FIVE_INTEGERS = string.sub(string.rep(INTEGER .. ' ', 5), 1, -2)
@@ -201,7 +225,7 @@ local function save_slots(it, expires)
 end
 
 local function forget(it)
-  redis.call('DEL', it.name)
+  delete(it.name)
   if it.length then redis.call('DEL', slots_of(it.name, 's'), slots_of(it.name, 'o')) end
 end
 
@@ -245,7 +269,7 @@ local function bucket(name)
     used = 0, ends = 0, held = 0, holds = 0, untils = 0, expires = 0, name = name, length = sliding_length(name),
     first = 0, older = '', epoch = 0, granted = 0,
   }
-  local record = redis.call('GET', name)
+  local record = get(name)
   if record then
     local used, ends, held, holds, untils = string.match(record, '^(%d+) (%d+) (%d+) (%d+) (%d+)$')
     known.used, known.ends, known.there = tonumber(used), tonumber(ends), true
@@ -273,9 +297,9 @@ local function save_one(name, it)
   local record = string.format(FIVE_INTEGERS, it.used, it.ends, it.held, it.holds, it.untils)
   local expires = math.max(it.ends, it.untils) + SPARE
   if it.there and expires <= it.expires then
-    redis.call('SET', name, record, 'KEEPTTL')
+    set(name, record, 'KEEPTTL')
   else
-    redis.call('SET', name, record, 'PXAT', text(expires))
+    set(name, record, 'PXAT', text(expires))
     it.expires = expires
   end
   if it.slot and (it.slot_changed or it.older_changed) then
@@ -570,8 +594,9 @@ end
 -- Remembers that an id is settled.
 local function settle(id)
   local sets, digits, number = settled_sets(), hash_of(id)
-  redis.call('SADD', sets[1] .. digits, number)
-  redis.call('PEXPIREAT', sets[1] .. digits, sets.expires)
+  local set_name = sets[1] .. digits
+  redis.call('SADD', set_name, number)
+  if redis.call('SCARD', set_name) == 1 then redis.call('PEXPIREAT', set_name, sets.expires) end
 end
 
 local function is_settled(id)
@@ -584,7 +609,7 @@ end
 
 -- Returns the record of a reservation: a table, "settled", or nil.
 local function known_of(name)
-  local record = redis.call('GET', name)
+  local record = get(name)
   if not record then return is_settled(string.sub(name, ID)) and 'settled' or nil end
   -- Earlier versions remembered settled ids like this.
   if record == 'settled' then return record end
@@ -606,7 +631,7 @@ local function draw(part, asked)
       held[2] = held[2] - drawn
       it.held, it.changed = math.max(it.held - drawn, 0), true
       add_leased(held[1], -drawn)
-      redis.call('SET', name, cmsgpack.pack(known), 'KEEPTTL')
+      set(name, cmsgpack.pack(known), 'KEEPTTL')
     end
   end
 end
@@ -644,12 +669,12 @@ local function lapse_one(id, all)
   reservation.holds = left
   if next_lapse then
     redis.call('ZADD', LAPSES, text(next_lapse), id)
-    redis.call('SET', name, cmsgpack.pack(reservation), 'KEEPTTL')
+    set(name, cmsgpack.pack(reservation), 'KEEPTTL')
   else
     reservation.live = false
     -- Reading a bucket fails while a cluster moves it. Until all have been read, the next call tries again.
     redis.call('ZREM', LAPSES, id)
-    redis.call('SET', name, cmsgpack.pack(reservation), 'PXAT', text(math.max(now + REMEMBERED, reservation.keep or 0)))
+    set(name, cmsgpack.pack(reservation), 'PXAT', text(math.max(now + REMEMBERED, reservation.keep or 0)))
   end
 end
 

@@ -99,8 +99,8 @@ struct CallBatches {
 }
 
 impl CallBatches {
-    fn new(scripts: &Scripts) -> Self {
-        let batches = |script: &Script| Batches::new(script.clone());
+    fn new(scripts: &Scripts, at_once: usize) -> Self {
+        let batches = |script: &Script| Batches::new(script.clone(), at_once);
         Self {
             reserve: batches(&scripts.reserve),
             commit: batches(&scripts.commit),
@@ -132,7 +132,7 @@ impl RedisLedger {
             clock: WhoseTime::Server,
             server: ServerClock::default(),
             crossings: Crossings::default(),
-            batches: CallBatches::new(&scripts),
+            batches: CallBatches::new(&scripts, batches::OF_A_SERVER),
             scripts,
         })
     }

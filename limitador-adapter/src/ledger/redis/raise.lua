@@ -24,7 +24,7 @@ for at = 6, #KEYS do
   end
 end
 save()
-redis.call('SET', reservation, cmsgpack.pack(known), 'KEEPTTL')
+set(reservation, cmsgpack.pack(known), 'KEEPTTL')
 for _, one in ipairs(raised) do
   if one.matters and one.it.used + one.it.held > one.max + one.it.granted then return { 1 } end
 end

@@ -111,7 +111,7 @@ local function call(key, field, count)
     if attempt and known ~= 'settled' and known.live and known.attempt and known.attempt ~= attempt then
       -- This attempt decides now whether the holds stay.
       known.attempt, known.shards = attempt, bit.bor(known.shards, tonumber(shards))
-      redis.call('SET', reservation, cmsgpack.pack(known), 'KEEPTTL')
+      set(reservation, cmsgpack.pack(known), 'KEEPTTL')
     end
     return answer(wants, first, true, known ~= 'settled' and known.live and 1 or 2)
   end
@@ -124,7 +124,7 @@ local function call(key, field, count)
   if wants[1].lease == 'lease' then record.lease = true end
   save()
   held_more = held_more + #record.holds
-  redis.call('ZADD', LAPSES, text(lapses), id)
-  redis.call('SET', reservation, cmsgpack.pack(record), 'PXAT', text(ends + REMEMBERED + SPARE))
+  lapsing[#lapsing + 1], lapsing[#lapsing + 2] = text(lapses), id
+  set(reservation, cmsgpack.pack(record), 'PXAT', text(ends + REMEMBERED + SPARE))
   return answer(wants, first, true, 0)
 end

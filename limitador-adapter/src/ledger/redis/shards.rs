@@ -3,7 +3,7 @@
 use super::connection::Link;
 use super::key_name::KeyNames;
 pub use super::key_name::SHARD_TAGS;
-use super::{CallBatches, RedisLedger};
+use super::{CallBatches, RedisLedger, batches};
 use crate::ledger::crossing::Crossings;
 use crate::ledger::moment::Moment;
 use crate::ledger::sharded::ShardedLedger;
@@ -39,7 +39,7 @@ impl RedisLedger {
             clock: self.clock,
             server: self.server.of_another_server(),
             crossings: Crossings::default(),
-            batches: CallBatches::new(&self.scripts),
+            batches: CallBatches::new(&self.scripts, batches::OF_A_SHARD),
             scripts: Arc::clone(&self.scripts),
         };
         SHARD_TAGS.iter().enumerate().map(shard).collect()

@@ -107,7 +107,7 @@ local function save_result(id, result)
   else
     redis.call('ZREM', LAPSES, id)
   end
-  redis.call('SET', stored_name(id), cmsgpack.pack(result), 'PXAT', text(last))
+  set(stored_name(id), cmsgpack.pack(result), 'PXAT', text(last))
   redis.call('ZADD', STORED, text(last), id)
 end
 
