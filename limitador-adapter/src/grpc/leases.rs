@@ -4,7 +4,7 @@
 
 use super::descriptors::{FoundDescriptors, Named};
 use super::limiter::{CallError, HoldDefaults, Limiter, default_ttl, descriptor_status, find, holds};
-use super::recall_pacer::NextRecall;
+use super::recall_pacer::{self, NextRecall};
 use crate::ledger::moment::Moment;
 use crate::ledger::recalls::{self, Recall};
 use crate::ledger::{ChargeAt, Hold, LeaseUse, LedgerOutcome, Unavailable};
@@ -190,9 +190,9 @@ impl Limiter {
         buckets: &[u64],
         holds: impl Fn() -> Vec<Hold>,
         refused: LedgerOutcome,
-        (began, mut patience): (Moment, Duration),
+        (began, had): (Moment, Duration),
     ) -> Result<LedgerOutcome, Unavailable> {
-        let mut outcome = refused;
+        let (mut outcome, mut patience) = (refused, had);
         match self.recall_pacer.next(buckets, began.instant) {
             NextRecall::Now => self.ledger.recall(buckets).await,
             NextRecall::Underway => {}
@@ -207,7 +207,7 @@ impl Limiter {
                 break;
             }
         }
-        if has_leases(&outcome) {
+        if has_leases(&outcome) && had.saturating_sub(patience) >= recall_pacer::UNDERWAY {
             self.recall_pacer.was_in_vain(buckets, began.instant);
         }
         match outcome.admitted {

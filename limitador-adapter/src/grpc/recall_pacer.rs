@@ -5,8 +5,9 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// A recall is on its way for this long. Other calls that find no room wait for it, too.
-const UNDERWAY: Duration = Duration::from_millis(20);
+/// A recall is on its way for this long. Other calls that find no room wait for it, too. A call that has waited for
+/// less cannot know whether it is in vain.
+pub const UNDERWAY: Duration = Duration::from_millis(20);
 
 /// How long calls do not wait for room after a recall that brought none.
 const IN_VAIN: Duration = Duration::from_millis(300);

@@ -134,7 +134,8 @@ export function Buckets({ query, overview, beat }) {
     { title: 'Limit', cell: (bucket) => html`<${RateName} rate=${bucket} link=${bucketsLink(bucket)} />` },
     { title: 'Full', class: 'wide', cell: (bucket) => html`<${Bar} bucket=${bucket} />` },
     { title: 'Used', class: 'num used-cell', cell: (bucket) => (bucket.unit === 'concurrency' ? '' : amount(bucket.used, bucket.unit)) },
-    { title: 'Held', class: 'num held-cell', cell: (bucket) => amount(bucket.held, bucket.unit) },
+    { title: 'Held', class: 'num held-cell', cell: (bucket) => html`${amount(bucket.held, bucket.unit)}
+      ${bucket.leased > 0 && html`<span class="name">${amount(bucket.leased, bucket.unit)} of it leased</span>`}` },
     { title: 'Remaining', class: 'num', cell: (bucket) => html`${bucket.remaining === undefined ? '' : amount(bucket.remaining, bucket.unit)}
       ${bucket.granted > 0 && html`<span class="name">with ${quantity(bucket.granted, bucket.unit)} granted</span>`}` },
     { title: 'Ends in', class: 'num', cell: (bucket) => (bucket.unit === 'concurrency' ? '' : duration(bucket.resetsInSeconds)) },
