@@ -28,6 +28,7 @@ redis.call('HGET', key, 'a')
 redis.call('HMGET', key, 'a')
 redis.call('HDEL', key, 'a')
 redis.call('SADD', key, 1)
+redis.call('SCARD', key)
 redis.call('SISMEMBER', key, 1)
 redis.call('DEL', key)
 return { 1 }
