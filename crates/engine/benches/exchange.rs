@@ -7,14 +7,18 @@
 mod timer;
 
 use engine::exchange::{ActivePlan, Effect, Event, Exchange, ReservationId};
+use engine::leases::Leases;
 use expression::facts::{Facts, Need};
 use expression::identity;
 use expression::identity::IdentityEncoding;
+use llm::memory::MemoryBudget;
 use llm::response::ResponseHead;
 use policy::model::Policy;
 use policy::plan::Plan;
 use prost::Message;
-use protocol::wire::kuadrant::service::ratelimit::v1::{DescriptorStatus, ReserveRequest, ReserveResponse};
+use protocol::wire::kuadrant::service::ratelimit::v1::{
+    DescriptorStatus, GrantedLease, ReserveRequest, ReserveResponse,
+};
 use serde_json::{Map, Value, json};
 use std::hint::black_box;
 use std::sync::Arc;
@@ -25,6 +29,9 @@ const ANSWER: &[u8] =
     br#"{"id":"chatcmpl-1","object":"chat.completion","model":"gpt-4o","choices":[{"index":0,"message":
     {"role":"assistant","content":"A weir is a low wall across a river."},"finish_reason":"stop"}],
     "usage":{"prompt_tokens":20,"completion_tokens":30,"total_tokens":50}}"#;
+
+/// The default memory of a VM, in bytes.
+const MEMORY: usize = 128 << 20;
 
 fn measure<T>(name: &str, what: impl FnMut() -> T) {
     println!("{:>8.0} ns  {name}", timer::best(200, what));
@@ -66,8 +73,8 @@ fn among_others(by_path: bool, own: &str) -> Arc<Plan> {
     Arc::new(Plan::new(others.chain([own]).collect()))
 }
 
-/// Plays one exchange as the filter does.
-fn exchange(plan: &Arc<Plan>, reply: &ReserveResponse, prefix: &Arc<str>) {
+/// Plays one exchange as the filter does. Without a reply, it is admitted from a lease.
+fn exchange(plan: &Arc<Plan>, leases: &Leases, reply: Option<&ReserveResponse>, prefix: &Arc<str>) {
     let id = ReservationId { prefix: prefix.clone(), number: 10 };
     let in_force = ActivePlan::Plan(plan.clone());
     let mut facts = Facts::default();
@@ -84,12 +91,15 @@ fn exchange(plan: &Arc<Plan>, reply: &ReserveResponse, prefix: &Arc<str>) {
     if !concerned {
         return;
     }
-    let mut exchange = Exchange::new(in_force, id);
-    black_box(exchange.handle(Event::Request { facts, bodiless: false }));
+    let mut exchange = Exchange::new(in_force, id).leasing(leases);
+    let effects = black_box(exchange.handle(Event::Request { facts, bodiless: false }));
+    assert!(reply.is_some() || !effects.iter().any(|effect| matches!(effect, Effect::Reserve(_))));
     if exchange.is_over() {
         return;
     }
-    black_box(exchange.handle(Event::Reply(Ok(reply.clone()))));
+    if let Some(reply) = reply {
+        black_box(exchange.handle(Event::Reply(Ok(reply.clone()))));
+    }
     let head =
         ResponseHead { status: 200, content_type: "application/json".into(), ..ResponseHead::default() };
     black_box(exchange.handle(Event::Response(head)));
@@ -124,6 +134,35 @@ fn reply(plan: &Arc<Plan>) -> ReserveResponse {
     }
 }
 
+/// Returns the leases of a worker with a lease for each of these users.
+fn leased(plan: &Plan, users: impl Iterator<Item = String>, memory: &MemoryBudget) -> Leases {
+    let leases = Leases::new(&"0123456789abcdef0123456789abcdef".into(), memory);
+    for user in users {
+        let mut facts = Facts::default();
+        facts.header(":path", b"/v1/chat/completions");
+        facts.header("content-length", b"560");
+        let identity = IDENTITY.replace("alice", &user);
+        facts.auth(identity::from_header(identity.as_bytes(), IdentityEncoding::Json).unwrap());
+        let holds = plan.judge(&mut facts, false).holds;
+        (0..16).for_each(|number| assert!(leases.admit(number, &holds).is_none()));
+        let mut number = 1_000_000;
+        let calls = leases.calls(0, || {
+            number += 1;
+            number
+        });
+        for call in calls {
+            let granted = ReserveResponse {
+                code: 1,
+                statuses: vec![DescriptorStatus::default()],
+                lease: Some(GrantedLease { amount: u64::MAX, ttl_ms: 10_000, counter: 7 }),
+                ..ReserveResponse::default()
+            };
+            assert!(leases.answered(call.number, Ok(granted), 0).is_none());
+        }
+    }
+    leases
+}
+
 fn main() {
     let prefix: Arc<str> = "0123456789abcdef0123456789abcdef".into();
     let cases = [
@@ -144,6 +183,13 @@ fn main() {
             continue;
         }
         let reply = reply(&plan);
-        measure(name, || exchange(&plan, &reply, &prefix));
+        measure(name, || exchange(&plan, &Leases::default(), Some(&reply), &prefix));
     }
+    let plan = plan(1, "/v1/chat/completions", "free");
+    let memory = MemoryBudget::new(MEMORY);
+    let leases = leased(&plan, std::iter::once("alice".to_owned()), &memory);
+    measure("one limit, admitted from a lease", || exchange(&plan, &leases, None, &prefix));
+    let memory = MemoryBudget::new(MEMORY);
+    let leases = leased(&plan, (0..1_000).map(|number| format!("user-{number}")), &memory);
+    println!("{:>8} bytes of the memory budget for each leased bucket", memory.used() / leases.len());
 }
