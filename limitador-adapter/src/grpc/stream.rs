@@ -91,10 +91,9 @@ impl ReservationService for Reservations {
             .map(Ok);
         let grants_leases = self.limits.grants_leases();
         let hello = once(ready(Ok(ReserveAndCommitResponse { grants_leases, ..Default::default() })));
-        let answers = hello.chain(answers);
         let (answers, ended) = until_ended(answers);
         let recalls = recalls(self.limits.recalls()).take_until(ended);
-        Ok(Response::new(Box::pin(select(answers, recalls))))
+        Ok(Response::new(Box::pin(hello.chain(select(answers, recalls)))))
     }
 }
 

@@ -173,10 +173,7 @@ async fn its_holds_end(server: &Server) {
     for (number, (worker, stream)) in workers.iter().zip([&mut dying, &mut living]).enumerate() {
         let hello = ReserveAndCommitRequest { worker: worker.clone(), ..Default::default() };
         stream.requests.send(hello).unwrap();
-        assert_eq!(
-            stream.hear().await,
-            Some(ReserveAndCommitResponse { grants_leases: true, ..Default::default() })
-        );
+        assert_eq!(stream.hear().await, Some(ReserveAndCommitResponse::default()));
         stream.requests.send(holding(number as u64 + 1, &format!("{worker}-1"))).unwrap();
         assert_eq!(stream.hear().await.unwrap().reserve.unwrap().code(), Code::Ok);
     }
@@ -222,10 +219,7 @@ async fn a_worker_has_less_time_to_return_if_it_has_closed_its_stream() {
     for (worker, stream) in workers.iter().zip([&mut closed, &mut drained]) {
         let hello = ReserveAndCommitRequest { worker: worker.clone(), ..Default::default() };
         stream.requests.send(hello).unwrap();
-        assert_eq!(
-            stream.hear().await,
-            Some(ReserveAndCommitResponse { grants_leases: true, ..Default::default() })
-        );
+        assert_eq!(stream.hear().await, Some(ReserveAndCommitResponse::default()));
     }
     let departure = i64::try_from(DEPARTURE.as_millis()).unwrap();
     drop(closed);

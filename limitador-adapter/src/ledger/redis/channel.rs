@@ -31,10 +31,10 @@ pub fn message(buckets: &[u64]) -> String {
 /// Passes the recalls of all adapters on. Never returns. There are no leases before they arrive. If they stop arriving,
 /// leases last until they do again: workers can then admit requests while Redis is unreachable.
 pub async fn follow(place: &RedisUrl, files: &CredentialFiles, channel: &str, recalls: &Recalls) {
-    let mut is_told = false;
+    let (mut is_told, mut was_subscribed) = (false, false);
     for node in place.nodes.iter().cycle() {
         let followed = match files.read() {
-            Ok(credentials) => events(place, node, &credentials, channel, recalls).await,
+            Ok(credentials) => events(place, node, &credentials, channel, recalls, &mut was_subscribed).await,
             Err(error) => Err(error),
         };
         recalls.set_reach(false);
@@ -57,6 +57,7 @@ async fn events(
     credentials: &Credentials,
     channel: &str,
     recalls: &Recalls,
+    was_subscribed: &mut bool,
 ) -> Result<(), Unavailable> {
     let node = match &place.kind {
         Topology::Sentinel(name) => sentinels::master(place, name, credentials, TIMEOUT).await?,
@@ -66,8 +67,10 @@ async fn events(
     let subscriber = subscriber(place, &node, credentials).map_err(failed)?;
     let mut events = subscriber.get_async_pubsub().await.map_err(failed)?;
     events.subscribe(channel).await.map_err(failed)?;
-    // Recalls may have been missed.
-    recalls.pass_on_all();
+    // Recalls may have been missed. The first time, there are no leases yet.
+    if std::mem::replace(was_subscribed, true) {
+        recalls.pass_on_all();
+    }
     recalls.set_reach(true);
     let mut messages = events.on_message();
     while let Some(message) = messages.next().await {
