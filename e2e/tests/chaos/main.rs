@@ -261,6 +261,7 @@ fn counters_in_sqlite_equal_what_clients_were_told() {
 }
 
 #[test]
+#[ignore = "a lease takes a load that a busy machine may not reach; `make chaos` runs it"]
 fn counters_in_sqlite_equal_what_clients_were_told_with_leases() {
     counters_equal_what_clients_were_told(None, LEASING);
 }
@@ -271,6 +272,7 @@ fn counters_in_a_redis_equal_what_clients_were_told() {
 }
 
 #[test]
+#[ignore = "a lease takes a load that a busy machine may not reach; `make chaos` runs it"]
 fn counters_in_a_redis_equal_what_clients_were_told_with_leases() {
     counters_equal_what_clients_were_told(Some(durable_redis()), LEASING);
 }
