@@ -1,8 +1,7 @@
 #!/usr/bin/env bash
 # Kills the adapter, Redis and Envoy at random times while clients send requests, and checks that the counters equal the
 # usage that the clients were told. KILLS is the number of kills (500) for each storage, SQLite and Redis, without leases
-# and with them. SEED repeats
-# the choices of a run.
+# and with them. SEED repeats the choices of a run.
 . "$(dirname "$0")/tools.sh"
 need_redis
 bash scripts/build.sh
