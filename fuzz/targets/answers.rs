@@ -42,7 +42,7 @@ fuzz_target!(|bytes: &[u8]| {
             }
             let heard = stream.heard(reply.unwrap_or_default(), now);
             let answered = heard.is_ok_and(|heard| heard.reserve.is_some());
-            let left = if reply.is_err() { stream.closed(now).reserves.len() } else { 0 };
+            let left = if reply.is_err() { stream.closed(now, false).reserves.len() } else { 0 };
             assert!(!waits || answered || left > 0 || stream.wake_at().is_some(), "a reserve was forgotten");
         }
         let due = [outbox.wake_at(), watch.wake_at()];
