@@ -1,6 +1,5 @@
 // Every view, in light and dark, on a desktop and on a phone: no violation that axe finds, nothing cut off.
 
-import assert from 'node:assert/strict';
 import { stub } from './usage.mjs';
 
 const VIEWS = { overview: 'Overview', buckets: 'Buckets', usage: 'Usage', refusals: 'Refusals', warnings: 'Warnings',
@@ -29,10 +28,10 @@ export default async function everyone({ open, accessible, signIn, folder }) {
   // The choice of colours wins over the system's.
   const page = await open({ colorScheme: 'light', expected: [/status of 401/] });
   await page.getByLabel('Colours').selectOption('Dark');
-  const background = () => page.evaluate(() => getComputedStyle(document.body).backgroundColor);
-  assert.equal(await background(), 'rgb(14, 20, 25)');
+  const isDark = () => page.waitForFunction(() => getComputedStyle(document.body).backgroundColor === 'rgb(14, 20, 25)');
+  await isDark();
   await page.reload();
-  assert.equal(await background(), 'rgb(14, 20, 25)');
+  await isDark();
   await page.keyboard.press('Tab');
   await page.keyboard.press('Enter');
 }
