@@ -12,6 +12,7 @@ cargo clippy --workspace --exclude fuzz --all-targets --features e2e/kubernetes,
 
 # `make demo` builds the adapter with the fewest features.
 cargo clippy -p limitador-adapter --no-default-features --locked --target-dir "$target" -- -D warnings
+cargo check -p fuzz --locked --target-dir "$target"
 
 # The core only makes decisions. No crate under crates/ uses a runtime, a network, a clock or a host.
 say "purity of the core"
