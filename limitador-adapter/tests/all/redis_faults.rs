@@ -131,6 +131,15 @@ async fn a_user_needs_the_documented_permissions_and_no_others() {
     works(&ledger(&place)).await;
     ledger(&place).readings(Moment::now()).await.unwrap();
     recalls_arrive(&ledger(&place), &ledger(&place)).await;
+    // Without the channel, everything works, but there are no leases.
+    for missing in ["-publish", "-subscribe", "resetchannels"] {
+        user(missing);
+        let ledger = ledger(&place);
+        works(&ledger).await;
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        assert!(!ledger.recalls().reach_all(), "{missing}");
+    }
+    user("");
     for missing in ["-zadd", "-evalsha", "-hincrby", "-time", "-info", "-mget", "resetkeys ~other:*"] {
         user(missing);
         let error = fails(&place, StorageFault::Denied).await;

@@ -19,8 +19,7 @@ const AGAIN_IF_DENIED: Duration = Duration::from_secs(60);
 const TIMEOUT: Duration = Duration::from_millis(500);
 
 /// What to log if this user of Redis may not use the channel.
-pub const DENIED: &str =
-    "this user of Redis may not use the channel, so there are no leases (--lease-percent)";
+const DENIED: &str = "this user of Redis may not use the channel, so there are no leases (--lease-percent)";
 
 /// Formats recalled buckets as a message.
 pub fn message(buckets: &[u64]) -> String {
@@ -65,6 +64,11 @@ async fn events(
     };
     let failed = |error| unavailable(place, &error);
     let subscriber = subscriber(place, &node, credentials).map_err(failed)?;
+    // An empty message shows whether this user of Redis may also recall.
+    let mut publisher = subscriber.get_multiplexed_async_connection().await.map_err(failed)?;
+    let publish = redis::cmd("PUBLISH").arg(channel).arg("").to_owned();
+    publish.query_async::<i64>(&mut publisher).await.map_err(failed)?;
+    drop(publisher);
     let mut events = subscriber.get_async_pubsub().await.map_err(failed)?;
     events.subscribe(channel).await.map_err(failed)?;
     // Recalls may have been missed. The first time, there are no leases yet.

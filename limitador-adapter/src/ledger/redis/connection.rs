@@ -336,18 +336,14 @@ impl Link {
         Arc::clone(&self.recalls)
     }
 
-    /// Passes recalls on to all adapters. If it may not publish, there are no further leases.
+    /// Passes recalls on to all adapters. If this fails, workers of other adapters may keep their leases until they expire.
     pub async fn recall(&self, buckets: &[u64]) {
         self.recalls.pass_on(buckets);
         let Ok(mut open) = self.open().await else { return };
         let mut publish = redis::cmd("PUBLISH");
         publish.arg(&self.channel).arg(channel::message(buckets));
         if let Err(error) = open.connection.ask::<i64>(&publish).await {
-            let error = unavailable(&self.place, &error);
-            if error.fault == StorageFault::Denied && self.recalls.reach_all() {
-                self.recalls.set_reach(false);
-                tracing::warn!(%error, channel = self.channel, "{}", channel::DENIED);
-            }
+            tracing::debug!(%error, "a recall reaches only the workers of this adapter");
         }
     }
 
