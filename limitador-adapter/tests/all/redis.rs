@@ -234,6 +234,18 @@ async fn what_one_adapter_recalls_the_others_hear() {
 }
 
 #[tokio::test]
+async fn after_a_lost_connection_to_the_channel_all_leases_are_recalled() {
+    let redis = Redis::start();
+    let ledger = served(&redis.url(0));
+    recalls_arrive(&*ledger, &*ledger).await;
+    let mut recalled = ledger.recalls().subscribe();
+    redis.command(&["CLIENT", "KILL", "TYPE", "pubsub"]);
+    let recall = tokio::time::timeout(DEADLINE, recalled.recv()).await;
+    assert_eq!(recall, Ok(Ok(Recall::All)));
+    recalls_arrive(&*ledger, &*ledger).await;
+}
+
+#[tokio::test]
 async fn the_time_is_the_server_s() {
     let redis = Redis::start();
     let ledger = served(&redis.url(0));
