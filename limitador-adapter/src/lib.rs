@@ -16,6 +16,7 @@ pub mod cli;
 #[cfg(feature = "kubernetes")]
 pub mod cluster_status;
 pub mod counters;
+mod digest;
 pub mod explain;
 pub mod grpc;
 pub mod https;

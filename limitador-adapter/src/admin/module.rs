@@ -1,7 +1,7 @@
 //! The filter's modules, for proxies that fetch them from the adapter instead of a registry.
 
+use crate::digest;
 use axum::body::Bytes;
-use sha2::{Digest, Sha256};
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,7 +18,7 @@ impl Module {
     /// Reads a module from a file.
     pub fn read(path: &Path) -> Result<Self, String> {
         let bytes = std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()))?;
-        let sha256 = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+        let sha256 = digest::sha256(&bytes);
         Ok(Self { bytes: bytes.into(), sha256 })
     }
 }

@@ -1,9 +1,9 @@
 //! The page: static files that are part of the program. They contain no data, so nobody needs a token to load them.
 
+use crate::digest::half_sha256;
 use axum::extract::Path;
 use axum::http::{HeaderMap, HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use sha2::{Digest, Sha256};
 use std::sync::LazyLock;
 
 /// A file, and its type.
@@ -58,14 +58,8 @@ files! {
 }
 
 /// The entity tag of each file.
-static TAGS: LazyLock<Vec<String>> = LazyLock::new(|| {
-    let tag = |file: &PageFile| {
-        let digest = Sha256::digest(file.bytes);
-        let hex: String = digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
-        format!("\"{hex}\"")
-    };
-    FILES.iter().map(tag).collect()
-});
+static TAGS: LazyLock<Vec<String>> =
+    LazyLock::new(|| FILES.iter().map(|file| format!("\"{}\"", half_sha256(file.bytes))).collect());
 
 /// Headers of every file. The policy allows no script, style or connection that is not the adapter's, and no frame
 /// around the page, in which a click could be misled.

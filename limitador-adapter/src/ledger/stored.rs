@@ -6,9 +6,9 @@
 //! usage, once.
 
 use super::{Charge, Key};
+use crate::digest::half_sha256;
 use llm::response::Usage;
 use policy::model::UsageCost;
-use sha2::{Digest, Sha256};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,8 +31,7 @@ pub struct StoredId(String);
 impl StoredId {
     /// Hashes the id as the provider spells it.
     pub fn of(id: &str) -> Self {
-        let digest = Sha256::digest(id.as_bytes());
-        Self(digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect())
+        Self(half_sha256(id))
     }
 
     /// Returns the id with these digits.

@@ -167,7 +167,7 @@ async fn a_call_is_one_round_trip_however_many_limits_it_has() {
         let charges = users.iter().flat_map(|user| charge(user, 1)).collect();
         assert_eq!(ledger.commit(id, charges, Moment::now()).await.unwrap(), Settled::Released);
     };
-    // The server has to receive each script once.
+    // The server has to receive the functions once.
     pair("first").await;
     let before = redis.info("total_reads_processed");
     for id in 0..50 {
@@ -176,8 +176,8 @@ async fn a_call_is_one_round_trip_however_many_limits_it_has() {
     // This query is one read. The end of the previous query may be another.
     let reads = redis.info("total_reads_processed") - before;
     assert!((2 * 50 + 1..=2 * 50 + 2).contains(&reads), "{reads}");
-    // If the server has lost the scripts, they are sent again.
-    redis.command(&["SCRIPT", "FLUSH"]);
+    // If the server has lost the functions, they are sent again.
+    redis.command(&["FUNCTION", "FLUSH"]);
     pair("after").await;
 }
 

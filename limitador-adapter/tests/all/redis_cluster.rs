@@ -50,14 +50,14 @@ async fn users_are_spread_over_the_nodes_and_a_limit_is_one_round_trip_to_one_of
         let settled = ledger.commit(&id, charge(&user, 5), Moment::now()).await.unwrap();
         assert_eq!(settled, Settled::Released);
     };
-    // Every node has to receive the scripts once.
+    // Every node has to receive the functions once.
     for id in 0..300 {
         pair(id).await;
     }
     let calls = || -> Vec<u64> {
         let calls = |node: &Redis| {
             let stats = node.command(&["INFO", "commandstats"]);
-            let line = stats.lines().find_map(|line| line.strip_prefix("cmdstat_evalsha:calls="));
+            let line = stats.lines().find_map(|line| line.strip_prefix("cmdstat_fcall:calls="));
             line.and_then(|line| line.split(',').next()?.parse().ok()).unwrap_or(0)
         };
         nodes.iter().map(calls).collect()

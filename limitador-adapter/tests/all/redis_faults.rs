@@ -81,6 +81,9 @@ async fn fails(place: &str, fault: StorageFault) -> String {
     error.to_string()
 }
 
+/// The end of the error if a server lacks commands.
+const NEEDED: &str = "Weir needs Redis 7 or newer, or Valkey, with functions (FCALL and FUNCTION)";
+
 #[tokio::test]
 async fn a_server_that_cannot_be_used_is_not_used_at_all() {
     let master = Redis::start();
@@ -88,12 +91,11 @@ async fn a_server_that_cannot_be_used_is_not_used_at_all() {
     let error = fails(&replica.url(0), StorageFault::ReadOnly).await;
     assert!(error.starts_with("the counter storage takes no writes: READONLY"), "{error}");
 
-    let without_scripts = Redis::start_with(&["--save", "", "--rename-command", "EVALSHA", ""]);
-    let error = fails(&without_scripts.url(0), StorageFault::Unsupported).await;
-    assert!(
-        error.ends_with("Weir needs scripts (EVALSHA and SCRIPT) and the commands that they call"),
-        "{error}"
-    );
+    for missing in ["FCALL", "FUNCTION"] {
+        let without = Redis::start_with(&["--save", "", "--rename-command", missing, ""]);
+        let error = fails(&without.url(0), StorageFault::Unsupported).await;
+        assert!(error.ends_with(NEEDED), "{error}");
+    }
 
     let closed = Redis::start_with(&["--save", "", "--requirepass", "secret"]);
     fails(&closed.url(0), StorageFault::Denied).await;
@@ -108,7 +110,7 @@ async fn a_redis_that_is_too_old_is_not_used_at_all() {
     let program = std::env::var_os("WEIR_REDIS_6").expect("WEIR_REDIS_6 names a Redis of version 6");
     let old = Redis::program(program.as_ref());
     let error = fails(&old.url(0), StorageFault::Unsupported).await;
-    assert!(error.ends_with("Weir needs Redis 7 or newer, or Valkey"), "{error}");
+    assert!(error.ends_with(NEEDED), "{error}");
     assert_eq!(old.command(&["DBSIZE"]), ":0");
 }
 
@@ -140,7 +142,7 @@ async fn a_user_needs_the_documented_permissions_and_no_others() {
         assert!(!ledger.recalls().reach_all(), "{missing}");
     }
     user("");
-    for missing in ["-zadd", "-evalsha", "-hincrby", "-time", "-info", "-mget", "resetkeys ~other:*"] {
+    for missing in ["-zadd", "-fcall", "-hincrby", "-time", "-info", "-mget", "resetkeys ~other:*"] {
         user(missing);
         let error = fails(&place, StorageFault::Denied).await;
         assert!(error.starts_with("the counter storage denies access: "), "{missing}: {error}");

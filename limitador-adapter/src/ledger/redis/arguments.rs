@@ -1,4 +1,4 @@
-//! The arguments of the scripts, as they parse them.
+//! The arguments of the functions, as they parse them.
 
 use super::MAX_AMOUNT;
 use crate::ledger::calendar;
@@ -14,13 +14,13 @@ pub fn stored(id: &StoredId) -> String {
     format!("stored:{}", id.as_str())
 }
 
-/// Formats the numbers as the scripts parse them.
+/// Formats the numbers as the functions parse them.
 pub fn numbers(numbers: impl IntoIterator<Item = u64>) -> String {
     let texts: Vec<String> = numbers.into_iter().map(amount).collect();
     texts.join(" ")
 }
 
-/// Returns the amount to charge now and the cost, in the order that the scripts expect.
+/// Returns the amount to charge now and the cost, in the order that the functions expect.
 pub fn deferred_numbers(deferred: &DeferredCharge) -> [u64; 8] {
     let UsageCost { base, tariff, reasoning } = deferred.cost;
     let Tariff { input, cached, cache_write, cache_write_1h, output } = tariff;
@@ -29,7 +29,7 @@ pub fn deferred_numbers(deferred: &DeferredCharge) -> [u64; 8] {
 
 /// Formats an attempt to reserve in several shards.
 pub fn numbers_of_attempt(attempt: &Attempt) -> String {
-    // The scripts compare this number as text.
+    // The functions compare this number as text.
     format!("{} {}", attempt.shards.bits(), attempt.number)
 }
 

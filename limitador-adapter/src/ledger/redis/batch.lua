@@ -1,33 +1,60 @@
--- Runs the calls of a batch one after another, as if each was a script of its own. ARGV[2] is the room for
--- counters. Then follow for each call: the number of its buckets, its OWN_ARGUMENTS, and FIELDS for each bucket. Its
--- keys are its OWN_KEYS and the buckets. Returns for each call the numbers of its reply, or its error as a text.
-
-local function attempt(key, field, count)
-  calendar, elsewhere, rules, crossed, created, buckets, order = {}, false, {}, {}, {}, {}, {}
+-- Runs a call of a batch. Returns the numbers of its reply, or its error as a text.
+local function attempt(call, key, field, count)
+  begin_call()
   local works, reply = pcall(call, key, field, count)
   if works then return reply end
   -- Which of the two an error is depends on the version of Redis.
   return type(reply) == 'table' and reply.err or tostring(reply)
 end
 
-set_room(ARGV[2])
-if #KEYS > 4 then
-  for at, record in ipairs(redis.call('MGET', unpack(KEYS, 5))) do fetched[KEYS[4 + at]] = record end
-end
-local replies, key, field = {}, 5, 3
-while ARGV[field] do
-  local count = tonumber(ARGV[field])
-  for at = key + OWN_KEYS, key + OWN_KEYS + count - 1 do
-    -- It may have a value of another type. For that, GET has an error.
-    if not fetched[KEYS[at]] then fetched[KEYS[at]] = nil end
+-- Reads the records of the batch: those in KEYS, and for each reservation those of settled ids.
+local function fetch()
+  if #KEYS == 4 then return end
+  local names, asked = { AMENDED, unpack(KEYS, 5) }, {}
+  for at = 5, #KEYS do
+    if string.sub(KEYS[at], ID - 2, ID - 1) == 'r:' then
+      local record = place_of(string.sub(KEYS[at], ID))
+      if not asked[record] then
+        asked[record] = true
+        names[#names + 1], names[#names + 2] = NEWEST .. record, PREVIOUS .. record
+      end
+    end
   end
-  replies[#replies + 1] = attempt(key, field + 1, count)
-  key, field = key + OWN_KEYS + count, field + 1 + OWN_ARGUMENTS + count * FIELDS
+  for at, record in ipairs(redis.call('MGET', unpack(names))) do fetched[names[at]] = record end
 end
-if #lapsing > 0 then redis.call('ZADD', LAPSES, unpack(lapsing)) end
-if #lapsed_ids > 0 then redis.call('ZREM', LAPSES, unpack(lapsed_ids)) end
-local keys = {}
-for deleted_key in pairs(deleted) do keys[#keys + 1] = deleted_key end
-if #keys > 0 then redis.call('DEL', unpack(keys)) end
-if held_more ~= 0 then redis.call('INCRBY', HOLDS, text(held_more)) end
-return replies
+
+-- Writes what the calls of the batch have left to write.
+local function write()
+  if #lapsing > 0 then redis.call('ZADD', LAPSES, unpack(lapsing)) end
+  if #lapsed_ids > 0 then redis.call('ZREM', LAPSES, unpack(lapsed_ids)) end
+  local expires = text((math.floor(now / REMEMBERED) + 2) * REMEMBERED)
+  for name in pairs(settled_records) do
+    redis.call('SET', name, fetched[name], 'PXAT', expires)
+  end
+  local keys = {}
+  for key in pairs(deleted) do keys[#keys + 1] = key end
+  if #keys > 0 then redis.call('DEL', unpack(keys)) end
+  if held_more ~= 0 then redis.call('INCRBY', HOLDS, text(held_more)) end
+end
+
+-- Returns a function that runs the calls of a batch one after another, as if each was a function of its own. ARGV[2]
+-- is the room for counters. Then follow for each call: the number of its buckets, its own arguments, and its fields
+-- for each bucket. Its keys are its own keys and the buckets. Returns for each call its reply or error.
+local function batch_of(call, own_keys, own_arguments, fields)
+  return function()
+    set_room(ARGV[2])
+    fetch()
+    local replies, key, field = {}, 5, 3
+    while ARGV[field] do
+      local count = tonumber(ARGV[field])
+      for at = key + own_keys, key + own_keys + count - 1 do
+        -- It may have a value of another type. For that, GET has an error.
+        if not fetched[KEYS[at]] then fetched[KEYS[at]] = nil end
+      end
+      replies[#replies + 1] = attempt(call, key, field + 1, count)
+      key, field = key + own_keys + count, field + 1 + own_arguments + count * fields
+    end
+    write()
+    return replies
+  end
+end

@@ -1,18 +1,13 @@
-//! Sends calls that wait at the same time as one script, which saves Redis most of the work that a script causes
-//! by itself. A call never waits for others to come: it is sent at once unless some batches are under way.
-//! Otherwise, it is in the next batch.
+//! Sends calls that wait at the same time as one call of a function, which saves Redis most of the work that a call
+//! causes by itself. A call never waits for others to come: it is sent at once unless a batch is under way. Otherwise,
+//! it is in the next batch.
 
-use super::connection::{Link, Script};
+use super::connection::Link;
+use super::library::Function;
 use crate::ledger::{StorageFault, Unavailable};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Semaphore, oneshot};
-
-/// The number of batches under way. Redis works on one of them while the other travels. The fewer they are, the more
-/// calls are in each.
-pub const OF_A_SERVER: usize = 2;
-/// The same for each shard of a cluster: a master works on other shards while the batch travels.
-pub const OF_A_SHARD: usize = 1;
 
 /// The number of keys in a batch, unless its only call has more. So many take Redis one or two milliseconds, in which
 /// it executes nothing else.
@@ -33,15 +28,17 @@ struct WaitingCall {
 
 /// The calls of one kind that wait to be sent.
 pub struct Batches {
-    script: Script,
+    function: Function,
     waiting: Mutex<VecDeque<WaitingCall>>,
-    slots: Arc<Semaphore>,
+    /// One batch is under way. Meanwhile, Redis works on other kinds of calls, and more calls gather for the next
+    /// batch.
+    under_way: Arc<Semaphore>,
 }
 
 impl Batches {
-    /// Creates the batches of this script, which ends with `batch.lua`. `at_once` may be under way.
-    pub fn new(script: Script, at_once: usize) -> Arc<Self> {
-        Arc::new(Self { script, waiting: Mutex::default(), slots: Arc::new(Semaphore::new(at_once)) })
+    /// Creates the batches of this function, which is a `batch_of` calls.
+    pub fn new(function: Function) -> Arc<Self> {
+        Arc::new(Self { function, waiting: Mutex::default(), under_way: Arc::new(Semaphore::new(1)) })
     }
 
     /// Runs a call in the next batch, and returns its reply. `common` returns the keys at the beginning of a batch.
@@ -54,7 +51,7 @@ impl Batches {
     ) -> Result<Vec<i64>, Unavailable> {
         let (reply, mut answered) = oneshot::channel();
         self.lock().push_back(WaitingCall { call, reply });
-        let slot = tokio::time::timeout(link.timeout(), Arc::clone(&self.slots).acquire_owned());
+        let slot = tokio::time::timeout(link.timeout(), Arc::clone(&self.under_way).acquire_owned());
         tokio::select! {
             biased;
             // Another call has taken this one along.
@@ -66,7 +63,7 @@ impl Batches {
                     let (batches, link, common) = (Arc::clone(self), Arc::clone(link), common());
                     // The caller may go away, but the others' answers are still needed.
                     tokio::spawn(async move {
-                        send(&batches.script, &link, common, batch).await;
+                        send(batches.function, &link, common, batch).await;
                         drop(slot);
                     });
                 }
@@ -103,7 +100,7 @@ fn take_batch(waiting: &mut VecDeque<WaitingCall>) -> Vec<WaitingCall> {
     batch
 }
 
-async fn send(script: &Script, link: &Link, mut keys: Vec<String>, batch: Vec<WaitingCall>) {
+async fn send(function: Function, link: &Link, mut keys: Vec<String>, batch: Vec<WaitingCall>) {
     let (mut arguments, mut callers) = (Vec::new(), Vec::with_capacity(batch.len()));
     for WaitingCall { call, reply } in batch {
         if arguments.is_empty() {
@@ -113,14 +110,15 @@ async fn send(script: &Script, link: &Link, mut keys: Vec<String>, batch: Vec<Wa
         arguments.extend(call.arguments);
         callers.push(reply);
     }
-    let mut replies = match link.run_batch(script, &keys, &arguments).await {
+    let mut replies = match link.run_batch(function, &keys, &arguments).await {
         Ok(replies) => replies,
         Err(error) => callers.iter().map(|_| Err(error.clone())).collect(),
     }
     .into_iter();
     for caller in callers {
-        let reply =
-            replies.next().unwrap_or_else(|| Err(Unavailable::failed("unexpected reply from a Weir script")));
+        let reply = replies
+            .next()
+            .unwrap_or_else(|| Err(Unavailable::failed("unexpected reply from a Weir function")));
         // If the caller has gone, it does not need its answer.
         drop(caller.send(reply));
     }

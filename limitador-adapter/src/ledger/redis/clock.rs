@@ -7,7 +7,7 @@ use crate::ledger::moment::Moment;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-/// The maximum number of attempts per script. Two suffice unless a clock jumps.
+/// The maximum number of attempts per call. Two suffice unless a clock jumps.
 pub const ATTEMPTS: usize = 4;
 
 /// An estimate of the server's clock.

@@ -1,10 +1,10 @@
 -- Ends a reservation, which is the first key of a call (without an id: it is not remembered). Its own arguments are
 -- the background result that it created (empty: none), the estimated input and the thresholds. Then follow for each
 -- bucket: window, amount, the charges that wait until the result is seen (empty: none): the part that is charged
--- now, and the cost; and what leaves a lease if the reservation is unknown. Returns -1 and the time; or 0 if holds were released, 1 if there were none, 2 if it was
--- settled before, 3 if charges are deferred; then the shards of the reservation (0: all of it is here, or it is
--- unknown); then, for each deferred charge, the amount that an earlier read charged; then the thresholds that were
--- reached.
+-- now, and the cost; and what leaves a lease if the reservation is unknown. Returns -1 and the time; or 0 if holds
+-- were released, 1 if there were none, 2 if it was settled before, 3 if charges are deferred; then the shards of the
+-- reservation (0: all of it is here, or it is unknown); then, for each deferred charge, the amount that an earlier
+-- read charged; then the thresholds that were reached.
 
 local OWN_KEYS, OWN_ARGUMENTS, FIELDS = 1, 3, 4
 
@@ -58,7 +58,7 @@ local function delete_later(key)
   fetched[key], deleted[key] = false, true
 end
 
-local function call(key, field, count)
+local function commit(key, field, count)
   local reservation, stored, first = KEYS[key], ARGV[field], field + OWN_ARGUMENTS
   local id = string.sub(reservation, ID)
   set_rules(ARGV[field + 2])
@@ -137,3 +137,5 @@ local function call(key, field, count)
   end
   return report(told, key + 1)
 end
+
+register('commit', batch_of(commit, OWN_KEYS, OWN_ARGUMENTS, FIELDS), ALSO_WHEN_FULL)

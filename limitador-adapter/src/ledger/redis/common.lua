@@ -1,8 +1,9 @@
--- The beginning of every script: the time, and the records that scripts read and write.
+-- The library of functions that the adapter calls: the time, and the records that all functions read and write.
+-- Redis keeps the library, so what is defined here is defined once, and `begin` sets what belongs to one call.
 --
 -- KEYS[1] is the sorted set of reservations by the time of their next lapse, KEYS[2] the buckets by the time
 -- of their next inspection, KEYS[3] the number of live holds, and KEYS[4] the room for counters that each
--- limit's buckets take. Further keys belong to each script. ARGV[1] is the time in ms; if it is empty, the
+-- limit's buckets take. Further keys belong to each function. ARGV[1] is the time in ms; if it is empty, the
 -- server's time applies.
 --
 -- A bucket is a text "USED END HELD HOLDS UNTIL": the usage of the window that ends at END (0: there is no
@@ -32,18 +33,54 @@
 -- A bucket that has reached thresholds has another record, "PERCENT UNTIL;" for each of them. A threshold is
 -- reported again after UNTIL, which is the end of the window, or for a sliding window its length later.
 --
--- Apart from lapses, a script writes only after all decisions are made, so a script that refuses changes
--- nothing.
+-- Apart from lapses, a function writes only after all decisions are made, so one that refuses changes nothing.
 
-local LAPSES, BUCKETS, HOLDS, LIMITS = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local PREFIX = string.sub(LAPSES, 1, -string.len('lapses') - 1)
--- Where the id begins in the key of a reservation.
-local ID = string.len(PREFIX) + 3
+-- The keys and the arguments of the call, and the time in ms.
+local KEYS, ARGV, now
+
+-- The names of the common records, the prefix of all keys, and where the id begins in the key of a reservation.
+-- AMENDED exists while some bucket has an operator's change. LEASED is a hash with what is left of the leases of each
+-- bucket; an adapter of an older version may end a lease without noting it there. LAPSED is a hash with the totals of
+-- the holds that have lapsed. STORED is the sorted set of background results by the time until which they are
+-- remembered. The names of the records of settled ids begin with NEWEST, and with PREVIOUS if they were settled in the
+-- half hour before.
+local LAPSES, BUCKETS, HOLDS, LIMITS, AMENDED, LEASED, LAPSED, STORED, NEWEST, PREVIOUS, PREFIX, ID
+
+-- The records that a batch has read at its beginning, in one command. False: there is none, or it has been deleted.
+local fetched
+
+-- What the calls of a batch write at its end, in one command of each kind: the times of lapses and their ids, the ids
+-- whose lapses are over, the records to delete, and how many more holds there are; and the names of the changed
+-- records of settled ids.
+local lapsing, lapsed_ids, deleted, held_more, settled_records
+
+-- The ends of the calendar periods that the caller named, and whether `now` is outside one of them. In that
+-- case the function changes nothing and returns -1 and the time, and the caller tries again.
+local calendar, elsewhere
+
+-- The room for counters, the room that one counter takes (0: depends on its size), the number of limits in force, and
+-- what each limit's new buckets take.
+local total, each, in_force, created
+
+-- The buckets of the call by name, their names in the order in which they were read, and whether AMENDED exists (nil:
+-- it has not been read).
+local buckets, order, is_amended
+
+-- The thresholds of the call's buckets, by their positions in the call: the maximum, and the percentages.
+local rules
+
+-- The thresholds that this call's charges have reached: the requested bucket; and whether its overflow bucket
+-- was charged, the percentage, the maximum, the charged amount, and ms until the window ends.
+local crossed
+
+-- The holds that this call has ended, in the fields of LAPSED: the numbers of those that were `released` or
+-- `charged`, and the charged `tokens` and `micro_usd`; and whether more have expired.
+local lapsed, more_lapses
+
 -- The largest integer that Lua represents exactly. Sums saturate at this value.
 local MOST = 9007199254740991
 local REMEMBERED = 30 * 60 * 1000
-local QUARTER = 15 * 60 * 1000
--- The number of reservations whose holds one script ends at most, so that it blocks other calls only briefly.
+-- The number of reservations whose holds one call ends at most, so that it blocks other calls only briefly.
 local LAPSES_AT_ONCE = 100
 -- Same as REMEMBERED_BRIEFLY in ledger.rs.
 local BRIEFLY = 10 * 1000
@@ -53,19 +90,6 @@ local BUCKET_BYTES = 250
 local SLOTS, SLOTS_BYTES = 60, 2200
 -- Redis deletes a record this long after it can matter, in case no adapter is running to delete it in time.
 local SPARE = 60 * 60 * 1000
-
-local now = tonumber(ARGV[1])
-if not now then
-  local time = redis.call('TIME')
-  now = time[1] * 1000 + math.floor(time[2] / 1000)
-end
-
--- The records that a batch has read at its beginning, in one command. False: there is none, or it has been deleted.
-local fetched = {}
-
--- What the calls of a batch write at its end, in one command of each kind: the times of lapses and their ids, the ids
--- whose lapses are over, and the records to delete.
-local lapsing, lapsed_ids, deleted = {}, {}, {}
 
 local function get(key)
   local record = fetched[key]
@@ -84,17 +108,19 @@ local function delete(key)
   if fetched[key] ~= nil then fetched[key] = false end
 end
 
--- How numbers are written. '%d' is twice as fast as '%.0f', but not exact in a Redis for 32 bits.
-local INTEGER = string.format('%d', MOST) == '9007199254740991' and '%d' or '%.0f'
-local FIVE_INTEGERS = string.sub(string.rep(INTEGER .. ' ', 5), 1, -2)
+-- How one number and five numbers are written. The first call sets this, because a library has no access to `string`
+-- while it is loaded.
+local INTEGER, FIVE_INTEGERS
+
+local function choose_formats()
+  -- '%d' is twice as fast as '%.0f', but not exact in a Redis for 32 bits.
+  INTEGER = string.format('%d', MOST) == '9007199254740991' and '%d' or '%.0f'
+  FIVE_INTEGERS = string.sub(string.rep(INTEGER .. ' ', 5), 1, -2)
+end
 
 local function text(number)
   return string.format(INTEGER, number)
 end
-
--- The ends of the calendar periods that the caller named, and whether `now` is outside one of them. In that
--- case the script changes nothing and returns -1 and the time, and the caller tries again.
-local calendar, elsewhere = {}, false
 
 -- The name of a window: a length in ms, followed by "-sliding" for a sliding window; a period's name; or
 -- "Now" for a gauge. A period is followed by its bounds in ms: "Month-Europe/Berlin 1793487600000
@@ -118,10 +144,6 @@ end
 local function is_period(window)
   return window ~= 'Now' and not string.match(window, '^%d')
 end
-
--- The room for counters, the room that one counter takes (0: depends on its size), and the number of limits
--- in force.
-local total, each, in_force = 0, 0, 1
 
 local function set_room(text)
   local of_total, of_each, limits = string.match(text, '^(%d+) (%d+) (%d+)$')
@@ -229,12 +251,6 @@ local function forget(it)
   if it.length then redis.call('DEL', slots_of(it.name, 's'), slots_of(it.name, 'o')) end
 end
 
--- The buckets of the call by name, and their names in the order in which they were read.
-local buckets, order = {}, {}
-
-local AMENDED = PREFIX .. 'amended'
-local is_amended = redis.call('EXISTS', AMENDED) == 1
-
 local function amendment_of(name)
   return PREFIX .. 'a:' .. name
 end
@@ -278,6 +294,7 @@ local function bucket(name)
     if known.ends <= now then known.used, known.ends = 0, 0 end
     if known.length and known.ends > 0 then read_slots(known) end
   end
+  if is_amended == nil then is_amended = get(AMENDED) ~= false end
   if is_amended then amend(name, known) end
   buckets[name] = known
   order[#order + 1] = name
@@ -321,9 +338,6 @@ local function save()
   end
 end
 
--- What is left of the leases of each bucket. An adapter of an older version may end a lease without noting it here.
-local LEASED = PREFIX .. 'leased'
-
 local function leased(it)
   return math.max(math.min(tonumber(redis.call('HGET', LEASED, it.name) or '0'), it.held), 0)
 end
@@ -332,9 +346,6 @@ local function add_leased(name, amount)
   if amount == 0 then return end
   if redis.call('HINCRBY', LEASED, name, text(amount)) <= 0 then redis.call('HDEL', LEASED, name) end
 end
-
--- How many more holds there are after the calls of a batch.
-local held_more = 0
 
 local function hold(it, amount, untils)
   it.held, it.holds = math.min(it.held + amount, MOST), it.holds + 1
@@ -357,7 +368,6 @@ end
 
 -- Returns whether there is room for another bucket of a limit, including those that this call adds. Same as
 -- in shares.rs.
-local created = {}
 local function has_room(name)
   local limit, cost = limit_of(name), cost_of(name)
   local taken, is_new = {}, true
@@ -469,25 +479,20 @@ end
 -- Appends the status of a bucket to the reply: whether it had no room, the remaining amount, ms until its
 -- window ends, the charged amount, whether it is the overflow bucket, the granted amount, and what is leased.
 local function status(told, it, window, amount, max, limited, overflows)
-  told[#told + 1] = limited and 1 or 0
-  told[#told + 1] = math.max(max + it.granted - it.used - it.held, 0)
+  local reset
   if window == 'Now' then
-    told[#told + 1] = 1000
+    reset = 1000
   elseif it.length then
     local ends = limited and leaves(it, math.max(max - amount, 0)) or it.ends
-    told[#told + 1] = it.ends > 0 and ends - now or it.length
+    reset = it.ends > 0 and ends - now or it.length
   else
-    told[#told + 1] = (it.ends > 0 and it.ends or window_end(window)) - now
+    reset = (it.ends > 0 and it.ends or window_end(window)) - now
   end
-  told[#told + 1] = it.used
-  told[#told + 1] = overflows and 1 or 0
-  told[#told + 1] = it.granted
-  told[#told + 1] = limited and leased(it) or 0
+  local at = #told
+  told[at + 1], told[at + 2] = limited and 1 or 0, math.max(max + it.granted - it.used - it.held, 0)
+  told[at + 3], told[at + 4], told[at + 5] = reset, it.used, overflows and 1 or 0
+  told[at + 6], told[at + 7] = it.granted, limited and leased(it) or 0
 end
-
--- The holds that this call has ended, in the fields of a hash: the numbers of those that were `released` or
--- `charged`, and the charged `tokens` and `micro_usd`.
-local LAPSED, lapsed = PREFIX .. 'lapsed', {}
 
 local function count_lapsed(field, more)
   lapsed[field] = (lapsed[field] or 0) + more
@@ -518,17 +523,10 @@ local function warned_of(name)
   return PREFIX .. 'w:' .. name
 end
 
--- The thresholds of the call's buckets, by their positions in the call: the maximum, and the percentages.
-local rules = {}
-
 -- Parses "POSITION MAX PERCENT...;" for each bucket with thresholds.
 local function set_rules(text)
   for at, rule in string.gmatch(text, '(%d+) ([%d ]+)') do rules[tonumber(at)] = rule end
 end
-
--- The thresholds that this call's charges have reached: the requested bucket; and whether its overflow bucket
--- was charged, the percentage, the maximum, the charged amount, and ms until the window ends.
-local crossed = {}
 
 -- Remembers each threshold that a bucket has reached for the first time in its window.
 local function warn(it, asked, rule)
@@ -571,40 +569,27 @@ local function report(told, first)
   return told
 end
 
--- The quarters of an hour whose settled ids are remembered: the beginnings of the names of their sets, the newest
--- first, and when the newest is forgotten. A set has the ids whose hashes begin with the same four digits. Redis
--- stores a set of up to 512 numbers without any overhead for each.
-local quarters
-
-local function settled_sets()
-  if not quarters then
-    local newest = math.floor(now / QUARTER)
-    quarters = { expires = text((newest + 1) * QUARTER + REMEMBERED) }
-    for back = 0, REMEMBERED / QUARTER do quarters[back + 1] = PREFIX .. 'd:' .. text(newest - back) .. ':' end
-  end
-  return quarters
+-- Returns the name of the record of a settled id, and the byte that stands for the id there. Ids that differ only in
+-- their last two hexadecimal digits have a record for each half hour. Workers number their requests, so a record fills
+-- up before the next one begins. Other ids have a record each.
+local function place_of(id)
+  local shared, digits = string.match(id, '^(.*)([0-9a-f][0-9a-f])$')
+  if not shared then return 'one:' .. id, '1' end
+  return 'all:' .. shared, string.char(tonumber(digits, 16))
 end
 
--- Returns the end of the name of an id's sets, and its number in them.
-local function hash_of(id)
-  local hash = redis.sha1hex(id)
-  return string.sub(hash, 1, 4), text(tonumber(string.sub(hash, 5, 16), 16))
-end
-
--- Remembers that an id is settled.
+-- Remembers that an id is settled. The batch writes the record.
 local function settle(id)
-  local sets, digits, number = settled_sets(), hash_of(id)
-  local set_name = sets[1] .. digits
-  redis.call('SADD', set_name, number)
-  if redis.call('SCARD', set_name) == 1 then redis.call('PEXPIREAT', set_name, sets.expires) end
+  local record, byte = place_of(id)
+  local name = NEWEST .. record
+  fetched[name] = (get(name) or '') .. byte
+  settled_records[name] = true
 end
 
 local function is_settled(id)
-  local digits, number = hash_of(id)
-  for _, set in ipairs(settled_sets()) do
-    if redis.call('SISMEMBER', set .. digits, number) == 1 then return true end
-  end
-  return false
+  local record, byte = place_of(id)
+  local newest, previous = get(NEWEST .. record), get(PREVIOUS .. record)
+  return newest and string.find(newest, byte, 1, true) or previous and string.find(previous, byte, 1, true)
 end
 
 -- Returns the record of a reservation: a table, "settled", or nil.
@@ -685,9 +670,50 @@ local function save_lapsed()
   lapsed = {}
 end
 
--- Expired holds end before anything else happens. If there are too many, the others still count until later
--- calls end them. The sweep repeats until none is left.
-local due = redis.call('ZRANGEBYSCORE', LAPSES, '-inf', text(now), 'LIMIT', 0, LAPSES_AT_ONCE)
-for _, id in ipairs(due) do lapse_one(id) end
-local more_lapses = #due == LAPSES_AT_ONCE
-save_lapsed()
+-- Sets what belongs to one call of a batch.
+local function begin_call()
+  calendar, elsewhere, rules, crossed, created, buckets, order = {}, false, {}, {}, {}, {}, {}
+end
+
+-- Sets what belongs to this call of the library. Expired holds end before anything else happens. If there are too
+-- many, the others still count until later calls end them. The sweep repeats until none is left.
+local function begin(keys, arguments)
+  if not INTEGER then choose_formats() end
+  KEYS, ARGV = keys, arguments
+  LAPSES, BUCKETS, HOLDS, LIMITS = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+  PREFIX = string.sub(LAPSES, 1, -string.len('lapses') - 1)
+  AMENDED, LEASED = PREFIX .. 'amended', PREFIX .. 'leased'
+  LAPSED, STORED = PREFIX .. 'lapsed', PREFIX .. 'stored'
+  ID = string.len(PREFIX) + 3
+  now = tonumber(ARGV[1])
+  if not now then
+    local time = redis.call('TIME')
+    now = time[1] * 1000 + math.floor(time[2] / 1000)
+  end
+  fetched, lapsing, lapsed_ids, deleted, held_more, settled_records = {}, {}, {}, {}, 0, {}
+  lapsed, total, each, in_force, is_amended = {}, 0, 0, 1, nil
+  begin_call()
+
+  local period = math.floor(now / REMEMBERED)
+  NEWEST, PREVIOUS = PREFIX .. 'i:' .. text(period) .. ':', PREFIX .. 'i:' .. text(period - 1) .. ':'
+
+  local due = redis.call('ZRANGEBYSCORE', LAPSES, '-inf', text(now), 'LIMIT', 0, LAPSES_AT_ONCE)
+  for _, id in ipairs(due) do lapse_one(id) end
+  more_lapses = #due == LAPSES_AT_ONCE
+  save_lapsed()
+end
+
+-- Registers a function of the library. Functions that release holds or charge usage also run when the server's memory
+-- is full. Otherwise it would stay full.
+local ALSO_WHEN_FULL = { 'allow-oom' }
+
+local function register(name, run, flags)
+  redis.register_function {
+    function_name = LIBRARY .. '_' .. name,
+    flags = flags,
+    callback = function(keys, arguments)
+      begin(keys, arguments)
+      return run()
+    end,
+  }
+end

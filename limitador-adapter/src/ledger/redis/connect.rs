@@ -2,6 +2,7 @@
 
 use super::credentials::{Credentials, with_password};
 use super::errors::unavailable;
+use super::library::{self, Function};
 use super::sentinels;
 use super::url::{RedisUrl, Topology};
 use crate::ledger::Unavailable;
@@ -50,13 +51,23 @@ impl Connection {
         }
     }
 
-    pub async fn invoke<T: FromRedisValue>(
+    /// Calls a function in one round trip, or in three if the server does not have the library yet.
+    pub async fn call<T: FromRedisValue>(
         &mut self,
-        invocation: &redis::ScriptInvocation<'_>,
+        function: Function,
+        keys: &[String],
+        arguments: &[String],
     ) -> RedisResult<T> {
-        match self {
-            Self::One(connection) => invocation.invoke_async(connection).await,
-            Self::Cluster(connection) => invocation.invoke_async(connection).await,
+        let call = library::call(function, keys, arguments);
+        match self.ask(&call).await {
+            Err(error) if library::is_missing(&error) => {}
+            answer => return answer,
+        }
+        // A cluster that lacks one of its masters still loads it into the others.
+        let loaded = self.ask::<String>(&library::load()).await;
+        match (self.ask(&call).await, loaded) {
+            (Err(error), Err(unloaded)) if library::is_missing(&error) => Err(unloaded),
+            (answer, _) => answer,
         }
     }
 

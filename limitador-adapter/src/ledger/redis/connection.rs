@@ -10,6 +10,7 @@ use super::connect::{self, Connection};
 use super::credentials::CredentialFiles;
 use super::errors::{error_of_call, unavailable};
 use super::key_name::{KeyNames, ONLY_TAG, SHARD_TAGS};
+use super::library::Function;
 use super::sentinels::{self, Failover};
 use super::url::{RedisUrl, Topology};
 use crate::ledger::recalls::Recalls;
@@ -29,51 +30,20 @@ const BACKOFF: Duration = Duration::from_millis(200);
 /// How long calls are held back if nobody announces the end of a failover.
 const FAILOVER: Duration = Duration::from_secs(10);
 
-/// A Lua script.
-#[derive(Clone)]
-pub struct Script(Arc<redis::Script>);
-
-impl Script {
-    pub fn new(source: &str) -> Self {
-        Self(Arc::new(redis::Script::new(source)))
-    }
-
-    fn invocation(&self, keys: &[String], arguments: &[String]) -> redis::ScriptInvocation<'_> {
-        let mut invocation = self.0.prepare_invoke();
-        for key in keys {
-            invocation.key(key);
-        }
-        for argument in arguments {
-            invocation.arg(argument);
-        }
-        invocation
-    }
-}
-
-/// A script that fails if the server cannot be used, and a key for each shard.
-struct ServerProbe {
-    script: Script,
-    keys: Vec<String>,
-}
-
-impl ServerProbe {
-    fn new(of: &Topology, prefix: &str) -> Self {
-        let tags = match of {
-            Topology::Cluster => SHARD_TAGS.as_slice(),
-            Topology::One | Topology::Sentinel(_) => &[ONLY_TAG],
-        };
-        Self {
-            script: Script::new(concat!("#!lua\n", include_str!("probe.lua"))),
-            keys: tags.iter().map(|tag| KeyNames::new(prefix, tag).own("probe")).collect(),
-        }
-    }
+/// Returns a key for the probe of each shard.
+fn probe_keys(of: &Topology, prefix: &str) -> Arc<[String]> {
+    let tags = match of {
+        Topology::Cluster => SHARD_TAGS.as_slice(),
+        Topology::One | Topology::Sentinel(_) => &[ONLY_TAG],
+    };
+    tags.iter().map(|tag| KeyNames::new(prefix, tag).own("probe")).collect()
 }
 
 /// A connection that is opened again after it fails.
 pub struct Link {
     place: RedisUrl,
     files: CredentialFiles,
-    probe: Arc<ServerProbe>,
+    probe_keys: Arc<[String]>,
     timeout: Duration,
     /// The channel for recalls, and what arrives there.
     channel: String,
@@ -160,7 +130,7 @@ impl Link {
         let recalls = Recalls::default();
         recalls.set_reach(false);
         Ok(Self {
-            probe: Arc::new(ServerProbe::new(&place.kind, "")),
+            probe_keys: probe_keys(&place.kind, ""),
             place,
             files: CredentialFiles::default(),
             timeout: TIMEOUT,
@@ -173,8 +143,8 @@ impl Link {
 
     /// Sets the prefix of the probe's keys and of the channel.
     pub fn with_prefix(self, prefix: &str) -> Self {
-        let probe = Arc::new(ServerProbe::new(&self.place.kind, prefix));
-        Self { probe, channel: channel_with(prefix), ..self }
+        let probe_keys = probe_keys(&self.place.kind, prefix);
+        Self { probe_keys, channel: channel_with(prefix), ..self }
     }
 
     /// Sets the files with credentials.
@@ -191,7 +161,7 @@ impl Link {
         Self {
             place: self.place.clone(),
             files: self.files.clone(),
-            probe: Arc::clone(&self.probe),
+            probe_keys: Arc::clone(&self.probe_keys),
             timeout: self.timeout,
             channel: self.channel.clone(),
             recalls: Arc::clone(&self.recalls),
@@ -209,27 +179,27 @@ impl Link {
         self.timeout
     }
 
-    /// Runs a script in one round trip, or in two if the server does not have the script yet.
+    /// Calls a function.
     pub async fn run<T: FromRedisValue>(
         &self,
-        script: &Script,
+        function: Function,
         keys: &[String],
         arguments: &[String],
     ) -> Result<T, Unavailable> {
         let mut open = self.open().await?;
-        let answered = open.connection.invoke(&script.invocation(keys, arguments)).await;
+        let answered = open.connection.call(function, keys, arguments).await;
         answered.map_err(|error| self.failed(&open, &error))
     }
 
-    /// Runs a script that replies to several calls, each with numbers or with a text that is its error.
+    /// Calls a function that replies to several calls, each with numbers or with a text that is its error.
     pub async fn run_batch(
         &self,
-        script: &Script,
+        function: Function,
         keys: &[String],
         arguments: &[String],
     ) -> Result<Vec<Result<Vec<i64>, Unavailable>>, Unavailable> {
         let mut open = self.open().await?;
-        let answered = open.connection.invoke::<Vec<Value>>(&script.invocation(keys, arguments)).await;
+        let answered = open.connection.call::<Vec<Value>>(function, keys, arguments).await;
         let replies = answered.map_err(|error| self.failed(&open, &error))?;
         let reply = |reply| reply_to_call(reply).map_err(|error| self.failed(&open, &error));
         Ok(replies.into_iter().map(reply).collect())
@@ -303,7 +273,7 @@ impl Link {
     /// Opens a connection and runs the probe in all shards.
     async fn opened(&self) -> Result<Connection, Unavailable> {
         let mut connection = Connection::open(&self.place, &self.files.read()?, self.timeout).await?;
-        let probes = join_all(self.probe.keys.iter().map(|key| self.probed(connection.clone(), key))).await;
+        let probes = join_all(self.probe_keys.iter().map(|key| self.probed(connection.clone(), key))).await;
         probes.into_iter().collect::<Result<(), _>>()?;
         if let Some(policy) = connection.evicts().await {
             tracing::warn!(
@@ -317,8 +287,8 @@ impl Link {
     /// Runs the probe in one shard. A full server is used, because charges and releases still work. A cluster is
     /// used without the masters that do not answer.
     async fn probed(&self, mut connection: Connection, key: &String) -> Result<(), Unavailable> {
-        let invocation = self.probe.script.invocation(std::slice::from_ref(key), &[]);
-        let answer = tokio::time::timeout(self.timeout, connection.invoke::<Vec<i64>>(&invocation)).await;
+        let probe = connection.call::<Vec<i64>>(Function::Probe, std::slice::from_ref(key), &[]);
+        let answer = tokio::time::timeout(self.timeout, probe).await;
         let unavailable = match answer {
             Ok(Ok(_)) => return Ok(()),
             Ok(Err(error)) => unavailable(&self.place, &error),
@@ -336,7 +306,8 @@ impl Link {
         Arc::clone(&self.recalls)
     }
 
-    /// Passes recalls on to all adapters. If this fails, workers of other adapters may keep their leases until they expire.
+    /// Passes recalls on to all adapters. If this fails, workers of other adapters may keep their leases until they
+    /// expire.
     pub async fn recall(&self, buckets: &[u64]) {
         self.recalls.pass_on(buckets);
         let Ok(mut open) = self.open().await else { return };

@@ -11,7 +11,7 @@ pub fn unavailable(place: &RedisUrl, error: &RedisError) -> Unavailable {
     Unavailable::new(fault, format!("{}{hint}", told(place, error)))
 }
 
-/// Returns the error of a call in a batch, which its script replies with as a text: a code, and what went wrong.
+/// Returns the error of a call in a batch, which its function replies with as a text: a code, and what went wrong.
 pub fn error_of_call(text: &str) -> RedisError {
     let (code, detail) = text.split_once(' ').unwrap_or((text, ""));
     redis::make_extension_error(code.to_owned(), Some(detail.to_owned()))
@@ -44,15 +44,9 @@ fn by_message(message: &str) -> (StorageFault, &'static str) {
     {
         return (StorageFault::Denied, "");
     }
-    // Older versions compile the first line of a script, which is not Lua.
-    if message.contains("compiling script") {
-        return (StorageFault::Unsupported, ": Weir needs Redis 7 or newer, or Valkey");
-    }
     if message.contains("unknown command") || message.contains("Unknown Redis command") {
-        return (
-            StorageFault::Unsupported,
-            ": Weir needs scripts (EVALSHA and SCRIPT) and the commands that they call",
-        );
+        let needed = ": Weir needs Redis 7 or newer, or Valkey, with functions (FCALL and FUNCTION)";
+        return (StorageFault::Unsupported, needed);
     }
     (StorageFault::Failed, "")
 }

@@ -4,7 +4,7 @@
 
 local OWN_KEYS, OWN_ARGUMENTS, FIELDS = 0, 1, 6
 
-local function call(key, field, count)
+local function hit(key, field, count)
   set_rules(ARGV[field])
   field = field + OWN_ARGUMENTS
   local wants, admitted = {}, true
@@ -41,3 +41,5 @@ local function call(key, field, count)
   end
   return report(told, key)
 end
+
+register('hit', batch_of(hit, OWN_KEYS, OWN_ARGUMENTS, FIELDS))

@@ -1,12 +1,12 @@
 //! The names of the keys in Redis. All keys of a shard have the same hash tag, so a cluster keeps them in one
-//! slot. This is necessary because one script accesses all limits of a request in the shard.
+//! slot. This is necessary because one function accesses all limits of a request in the shard.
 //!
 //! The key of a bucket is, for example, `{weir}:b:` and the text of the bucket's key.
 
+use crate::digest::sha256;
 use crate::ledger::Key;
 use crate::ledger::{calendar, key_text};
 use policy::model::Window;
-use sha2::{Digest, Sha256};
 use std::time::Duration;
 
 /// The hash tags of a cluster's shards. Their slots divide the slot space evenly, so each node of a cluster
@@ -60,9 +60,7 @@ impl KeyNames {
 
     /// Returns the key of the record of a grant's id. Hashing the id makes it short.
     pub fn grant(&self, key: &Key, id: &str) -> String {
-        let digest = Sha256::digest(format!("{}\n{id}", self.bucket(key)));
-        let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-        format!("{}g:{digest}", self.prefix)
+        format!("{}g:{}", self.prefix, sha256(format!("{}\n{id}", self.bucket(key))))
     }
 }
 
@@ -80,7 +78,7 @@ pub fn slots(name: &str) -> Option<([String; 2], Duration)> {
     }
 }
 
-/// Formats a window as a script's argument. A calendar period includes the bounds of the period that contains
+/// Formats a window as an argument of a function. A calendar period includes the bounds of the period that contains
 /// the server's time.
 pub fn window_at(of: &Window, server: Duration) -> String {
     let name = key_text::window(of);

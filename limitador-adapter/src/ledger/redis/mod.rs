@@ -1,9 +1,9 @@
 //! The ledger in Redis (version 7 or newer) or Valkey. Several adapters share every bucket and every hold
 //! exactly.
 //!
-//! Each call is decided by a script, so it is atomic and takes one round trip for any number of limits. Calls that
-//! wait at the same time share a run of the script ([`batches`]). The server's clock decides ([`clock`]).
-//! `common.lua` describes the records. Reserve and commit can be repeated, even at another adapter. A hit has no
+//! Each call is decided by a function that Redis runs ([`library`]), so it is atomic and takes one round trip for any
+//! number of limits. Calls that wait at the same time are sent together ([`batches`]). The server's clock decides
+//! ([`clock`]). `common.lua` describes the records. Reserve and commit can be repeated, even at another adapter. A hit has no
 //! id, so if its reply is lost, it may have been charged.
 
 mod arguments;
@@ -15,9 +15,9 @@ mod connection;
 pub mod credentials;
 mod errors;
 mod key_name;
+mod library;
 mod nodes;
 mod reply;
-mod scripts;
 mod sentinels;
 pub mod shards;
 pub mod url;
@@ -42,29 +42,29 @@ use arguments::{
 };
 use batches::{BatchedCall, Batches};
 use clock::ServerClock;
-use connection::{Link, Script};
+use connection::Link;
 use credentials::CredentialFiles;
 use key_name::{KeyNames, ONLY_TAG};
+use library::Function;
 use nodes::ShardNodes;
 use policy::model::Window;
 use reply::{ScriptReply, crossing, reading, slots_used};
-use scripts::Scripts;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 use url::RedisUrl;
 
-/// The largest number that the scripts represent exactly. Larger numbers are capped to it.
+/// The largest number that the functions represent exactly. Larger numbers are capped to it.
 pub const MAX_AMOUNT: u64 = (1 << 53) - 1;
 
 /// The maximum lifetime of a hold.
 const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
-/// The number of buckets that one script inspects during a traversal. The script blocks other calls for a
+/// The number of buckets that one call inspects during a traversal. It blocks other calls for a
 /// millisecond or two.
 const BATCH: usize = 500;
 
-/// The number of reservations that one script inspects to find those of workers that are gone.
+/// The number of reservations that one call inspects to find those of workers that are gone.
 const RESERVATIONS: usize = 100;
 
 /// The room for counters in bytes if the server does not report its memory.
@@ -87,7 +87,6 @@ pub struct RedisLedger {
     clock: WhoseTime,
     server: ServerClock,
     crossings: Crossings,
-    scripts: Arc<Scripts>,
     batches: CallBatches,
 }
 
@@ -98,13 +97,12 @@ struct CallBatches {
     hit: Arc<Batches>,
 }
 
-impl CallBatches {
-    fn new(scripts: &Scripts, at_once: usize) -> Self {
-        let batches = |script: &Script| Batches::new(script.clone(), at_once);
+impl Default for CallBatches {
+    fn default() -> Self {
         Self {
-            reserve: batches(&scripts.reserve),
-            commit: batches(&scripts.commit),
-            hit: batches(&scripts.hit),
+            reserve: Batches::new(Function::Reserve),
+            commit: Batches::new(Function::Commit),
+            hit: Batches::new(Function::Hit),
         }
     }
 }
@@ -119,7 +117,6 @@ enum WhoseTime {
 impl RedisLedger {
     /// Creates a ledger with this capacity. The server need not be reachable yet.
     pub fn new(place: RedisUrl, capacity: Option<Capacity>) -> Result<Self, String> {
-        let scripts = Arc::<Scripts>::default();
         Ok(Self {
             link: Arc::new(Link::new(place)?),
             prefix: String::new(),
@@ -132,8 +129,7 @@ impl RedisLedger {
             clock: WhoseTime::Server,
             server: ServerClock::default(),
             crossings: Crossings::default(),
-            batches: CallBatches::new(&scripts, batches::OF_A_SERVER),
-            scripts,
+            batches: CallBatches::default(),
         })
     }
 
@@ -167,7 +163,7 @@ impl RedisLedger {
         Self { link: Arc::new(link), ..self }
     }
 
-    /// Returns the first argument of every script.
+    /// Returns the first argument of every function.
     fn time(&self, now: Moment) -> String {
         match self.clock {
             WhoseTime::Server => String::new(),
@@ -177,11 +173,11 @@ impl RedisLedger {
 
     async fn run(
         &self,
-        script: &Script,
+        function: Function,
         keys: &[String],
         arguments: &[String],
     ) -> Result<ScriptReply, Unavailable> {
-        Ok(ScriptReply(self.link.run::<Vec<i64>>(script, keys, arguments).await?.into_iter()))
+        Ok(ScriptReply(self.link.run::<Vec<i64>>(function, keys, arguments).await?.into_iter()))
     }
 
     /// Runs a call in a batch. `keys` ends with the buckets, and `arguments` begins with their number.
@@ -197,8 +193,8 @@ impl RedisLedger {
         Ok(ScriptReply(reply.into_iter()))
     }
 
-    /// Runs a script that needs the calendar. `run` receives the server's estimated time. If the server is in another
-    /// period, it replies with its time, and the script runs again.
+    /// Calls a function that needs the calendar. `run` receives the server's estimated time. If the server is in
+    /// another period, it replies with its time, and the call is repeated.
     async fn run_by_calendar<R>(
         &self,
         now: Moment,
@@ -297,7 +293,7 @@ impl RedisLedger {
         self.run_by_calendar(now, run).await
     }
 
-    /// Makes the thresholds available that a script's charges have reached.
+    /// Makes the thresholds available that a call's charges have reached.
     fn report<'a>(
         &self,
         mut reply: ScriptReply,
@@ -308,7 +304,7 @@ impl RedisLedger {
         Ok(())
     }
 
-    /// Returns the keys of a script: the common keys, its own, and the buckets.
+    /// Returns the keys of a function: the common keys, its own, and the buckets.
     fn keys<'a>(
         &self,
         own: impl IntoIterator<Item = String>,
@@ -334,7 +330,7 @@ impl RedisLedger {
         own.into_iter().chain(buckets.into_iter().map(|key| self.names.bucket(key))).collect()
     }
 
-    /// Formats the room for counters as the scripts read it.
+    /// Formats the room for counters as the functions read it.
     fn room(&self) -> String {
         let (total, each) = match self.capacity {
             Some(Capacity::Counters(total)) => (total, 1),
@@ -346,7 +342,7 @@ impl RedisLedger {
 
     /// Returns the server's used memory and its maximum, if it has one.
     async fn memory(&self) -> Result<Option<StorageBytes>, Unavailable> {
-        let mut answer = self.run(&self.scripts.memory, &self.keys([], []), &[]).await?;
+        let mut answer = self.run(Function::Memory, &self.keys([], []), &[]).await?;
         let (used, most, machine) = (answer.next()?, answer.next()?, answer.next()?);
         let shards = self.nodes.learn(self.shard, answer.next()?);
         let room = match (most, machine) {
@@ -361,7 +357,7 @@ impl RedisLedger {
     /// Removes expired data from at most this many buckets, and returns the size of the ledger.
     async fn sweep_some(&self, at_most: usize, now: Moment) -> Result<Swept, Unavailable> {
         let arguments = [self.time(now), self.room(), at_most.to_string()];
-        let mut answer = self.run(&self.scripts.sweep, &self.keys([], []), &arguments).await?;
+        let mut answer = self.run(Function::Sweep, &self.keys([], []), &arguments).await?;
         let (now, more) = (Duration::from_millis(answer.next()?), answer.next()? > 0);
         let (counters, reservations, holds) = (answer.size()?, answer.size()?, answer.size()?);
         let lapsed = LapsedTotals {
@@ -393,7 +389,7 @@ impl Ledger for RedisLedger {
         for hold in &holds {
             arguments.extend([amount(hold.total), amount(hold.max), flag(hold.enforced)]);
         }
-        Ok(match self.run(&self.scripts.raise, &keys, &arguments).await?.next()? {
+        Ok(match self.run(Function::Raise, &keys, &arguments).await?.next()? {
             0 => Raised::Held,
             1 => Raised::OutOfRoom,
             _ => Raised::Unknown,
@@ -447,7 +443,7 @@ impl Ledger for RedisLedger {
             let mut arguments = vec![self.time(now), stored(id), self.room(), numbers(numbers_of_usage)];
             let server = self.server.time(now);
             arguments.extend(periods.iter().map(|period| key_name::window_at(period, server)));
-            let told: Vec<String> = self.link.run(&self.scripts.see, &self.keys([], []), &arguments).await?;
+            let told: Vec<String> = self.link.run(Function::See, &self.keys([], []), &arguments).await?;
             if let [first, server, missing @ ..] = told.as_slice()
                 && first == "-1"
             {
@@ -504,7 +500,7 @@ impl Ledger for RedisLedger {
     async fn reset(&self, keys: Vec<Arc<Key>>, now: Moment) -> Result<Vec<Arc<Key>>, Unavailable> {
         let mut reset = Vec::new();
         for batch in keys.chunks(BATCH) {
-            let mut answer = self.run(&self.scripts.reset, &self.keys([], batch), &[self.time(now)]).await?;
+            let mut answer = self.run(Function::Reset, &self.keys([], batch), &[self.time(now)]).await?;
             for key in batch {
                 if answer.next()? > 0 {
                     reset.push(Arc::clone(key));
@@ -521,7 +517,7 @@ impl Ledger for RedisLedger {
         let run = async |server: Duration| {
             let window = key_name::window_at(&key.window, server);
             let arguments = [self.time(now), self.room(), window, amount(more), remembered.clone()];
-            self.run(&self.scripts.grant, &keys, &arguments).await
+            self.run(Function::Grant, &keys, &arguments).await
         };
         let mut answer = self.run_by_calendar(now, run).await?;
         let is_repeated = match answer.next()? {
@@ -540,7 +536,7 @@ impl Ledger for RedisLedger {
         let run = async |server: Duration| {
             let windows = keys.iter().map(|key| key_name::window_at(&key.window, server));
             let arguments: Vec<_> = [self.time(now), self.room()].into_iter().chain(windows).collect();
-            self.run(&self.scripts.read, &names, &arguments).await
+            self.run(Function::Read, &names, &arguments).await
         };
         let mut answer = self.run_by_calendar(now, run).await?;
         let reading = |key: &Arc<Key>| {
@@ -614,7 +610,7 @@ impl Ledger for RedisLedger {
     }
 
     async fn ready(&self) -> Result<(), Unavailable> {
-        self.run(&self.scripts.ready, &self.keys([], []), &[]).await.map(drop)
+        self.run(Function::Ready, &self.keys([], []), &[]).await.map(drop)
     }
 
     /// Every call waits for the server.
@@ -649,7 +645,7 @@ impl Ledger for RedisLedger {
     async fn attend(&self, workers: &[String], lives: Duration, now: Moment) -> Result<(), Unavailable> {
         let mut arguments = vec![self.time(now), lives.as_millis().to_string()];
         arguments.extend(workers.iter().filter(|worker| is_worker(worker)).cloned());
-        self.run(&self.scripts.attend, &self.keys([self.names.workers()], []), &arguments).await.map(drop)
+        self.run(Function::Attend, &self.keys([self.names.workers()], []), &arguments).await.map(drop)
     }
 
     async fn release_gone(&self, now: Moment) -> Result<usize, Unavailable> {
@@ -658,7 +654,7 @@ impl Ledger for RedisLedger {
         loop {
             let position = [decides, cursor, RESERVATIONS as u64].map(|number| number.to_string());
             let arguments: Vec<_> = std::iter::once(self.time(now)).chain(position).collect();
-            let mut answer = self.run(&self.scripts.gone, &keys, &arguments).await?;
+            let mut answer = self.run(Function::Gone, &keys, &arguments).await?;
             (decides, cursor) = (answer.next()?, answer.next()?);
             released = released.saturating_add(answer.size()?);
             if cursor == 0 {
@@ -691,7 +687,7 @@ mod tests {
             let source = fs::read_to_string(path).unwrap();
             used.extend(commands(&source, "redis.call('").into_iter().map(str::to_owned));
         }
-        // `readings` calls these without a script.
+        // `readings` calls these directly.
         used.extend(["ZSCAN", "MGET"].map(str::to_owned));
         let probe: BTreeSet<_> = probe.into_iter().map(str::to_owned).collect();
         assert_eq!(probe, used);

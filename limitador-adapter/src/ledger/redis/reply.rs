@@ -1,4 +1,4 @@
-//! The replies of the scripts, and the records of buckets.
+//! The replies of the functions, and the records of buckets.
 
 use super::{MAX_AMOUNT, key_name};
 use crate::ledger::crossing::Crossing;
@@ -9,7 +9,7 @@ use policy::model::Threshold;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The reply of a script: integers.
+/// The reply of a function: integers.
 pub struct ScriptReply(pub std::vec::IntoIter<i64>);
 
 impl ScriptReply {
@@ -87,7 +87,7 @@ pub fn crossing(key: Arc<Key>, numbers: [u64; 5]) -> Option<Crossing> {
 }
 
 fn unexpected() -> Unavailable {
-    Unavailable::failed("unexpected reply from a Weir script")
+    Unavailable::failed("unexpected reply from a Weir function")
 }
 
 /// Returns the sum of the slots that still count.

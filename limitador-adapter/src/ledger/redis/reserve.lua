@@ -2,8 +2,8 @@
 -- the attempt to reserve in several shards: the shards and its number (empty: all buckets are here). Then follow
 -- for each bucket: window, amount, max, ttl in ms, whether lack of room refuses, when it is charged: "admission",
 -- "commit", or "lapse" if it is also charged when it lapses, followed by the ends of calendar periods; and "lease" if
--- it is a lease, or what comes out of one. Returns -1 and the time; or whether it was admitted, whether the id was known (0 no, 1 live, 2
--- over), the buckets' statuses, and the thresholds that were reached.
+-- it is a lease, or what comes out of one. Returns -1 and the time; or whether it was admitted, whether the id was
+-- known (0 no, 1 live, 2 over), the buckets' statuses, and the thresholds that were reached.
 
 local OWN_KEYS, OWN_ARGUMENTS, FIELDS = 1, 2, 7
 
@@ -23,6 +23,7 @@ local function wants_of(key, field, count)
       asked = KEYS[key + at], window = window_of(ARGV[field]), amount = tonumber(ARGV[field + 1]),
       max = tonumber(ARGV[field + 2]), untils = now + tonumber(ARGV[field + 3]), refuses = ARGV[field + 4] == '1',
       charges = ARGV[field + 5] == 'admission', ends = lapse_ends(ARGV[field + 5]), lease = ARGV[field + 6],
+      it = false, name = false, limited = false, taken = false,
     }
     field = field + FIELDS
   end
@@ -94,7 +95,7 @@ local function charge_or_keep(wants, attempt)
   return { live = true, holds = kept, advances = advances, excused = excused }, first, last
 end
 
-local function call(key, field, count)
+local function reserve(key, field, count)
   local reservation, first = KEYS[key], key + 1
   local id = string.sub(reservation, ID)
   set_rules(ARGV[field])
@@ -128,3 +129,5 @@ local function call(key, field, count)
   set(reservation, cmsgpack.pack(record), 'PXAT', text(ends + REMEMBERED + SPARE))
   return answer(wants, first, true, 0)
 end
+
+register('reserve', batch_of(reserve, OWN_KEYS, OWN_ARGUMENTS, FIELDS))

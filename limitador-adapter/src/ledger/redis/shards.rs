@@ -3,7 +3,8 @@
 use super::connection::Link;
 use super::key_name::KeyNames;
 pub use super::key_name::SHARD_TAGS;
-use super::{CallBatches, RedisLedger, batches};
+use super::library::Function;
+use super::{CallBatches, RedisLedger};
 use crate::ledger::crossing::Crossings;
 use crate::ledger::moment::Moment;
 use crate::ledger::sharded::ShardedLedger;
@@ -39,8 +40,7 @@ impl RedisLedger {
             clock: self.clock,
             server: self.server.of_another_server(),
             crossings: Crossings::default(),
-            batches: CallBatches::new(&self.scripts, batches::OF_A_SHARD),
-            scripts: Arc::clone(&self.scripts),
+            batches: CallBatches::default(),
         };
         SHARD_TAGS.iter().enumerate().map(shard).collect()
     }
@@ -67,7 +67,7 @@ impl Shard for RedisLedger {
     ) -> Result<Vec<BucketAmounts>, Unavailable> {
         let names = self.keys([self.names.reservation(id)], keys);
         let arguments = [self.time(now), id.to_owned(), self.room(), attempt.to_string()];
-        let mut answer = self.run(&self.scripts.cancel, &names, &arguments).await?;
+        let mut answer = self.run(Function::Cancel, &names, &arguments).await?;
         keys.iter().map(|_| Ok(BucketAmounts { used: answer.next()?, held: answer.next()? })).collect()
     }
 

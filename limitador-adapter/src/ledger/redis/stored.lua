@@ -8,8 +8,6 @@
 -- Same as in ledger/stored.rs.
 local UNSEEN, SEEN, EARLY = 24 * 60 * 60 * 1000, 30 * 60 * 1000, 60 * 1000
 local MAX_STORED = 131072
--- The sorted set of results by the time until which they are remembered.
-local STORED = PREFIX .. 'stored'
 
 local function stored_name(id)
   return PREFIX .. 'r:' .. id
