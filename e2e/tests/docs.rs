@@ -60,6 +60,13 @@ fn page(name: &str) -> Vec<Fenced> {
     blocks
 }
 
+impl Drop for Newcomer {
+    /// Ends the demo as Ctrl-C does. If it was killed, its adapter and its Envoy would go on.
+    fn drop(&mut self) {
+        self.gateway.iter_mut().for_each(|gateway| drop(gateway.terminate()));
+    }
+}
+
 impl Newcomer {
     fn new() -> Self {
         let here = tempfile::tempdir().unwrap();
