@@ -63,7 +63,9 @@ fn page(name: &str) -> Vec<Fenced> {
 impl Drop for Newcomer {
     /// Ends the demo as Ctrl-C does. If it was killed, its adapter and its Envoy would go on.
     fn drop(&mut self) {
-        self.gateway.iter_mut().for_each(|gateway| drop(gateway.terminate()));
+        if let Some(gateway) = &mut self.gateway {
+            gateway.terminate();
+        }
     }
 }
 
