@@ -240,8 +240,9 @@ async fn after_a_lost_connection_to_the_channel_all_leases_are_recalled() {
     recalls_arrive(&*ledger, &*ledger).await;
     let mut recalled = ledger.recalls().subscribe();
     redis.command(&["CLIENT", "KILL", "TYPE", "pubsub"]);
-    let recall = tokio::time::timeout(DEADLINE, recalled.recv()).await;
-    assert_eq!(recall, Ok(Ok(Recall::All)));
+    // What the adapter has recalled before may still arrive through the channel.
+    let all = async { while recalled.recv().await != Ok(Recall::All) {} };
+    assert!(tokio::time::timeout(DEADLINE, all).await.is_ok());
     recalls_arrive(&*ledger, &*ledger).await;
 }
 
