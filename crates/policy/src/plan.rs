@@ -256,7 +256,8 @@ impl Plan {
         bodiless: bool,
         mut miss: impl FnMut(&str, &str, Miss),
     ) -> Judgement {
-        let preliminary = Estimate::of(facts, bodiless, None);
+        let is_free = facts.uses_no_tokens(bodiless);
+        let preliminary = Estimate::of(facts, bodiless, is_free, None);
         facts.estimate(preliminary.input, preliminary.output);
         let mut failures = Vec::new();
         let (mut matching, mut buckets) = (Vec::new(), RequestBuckets::default());
@@ -271,7 +272,7 @@ impl Plan {
             });
         }
         let smallest = matching.iter().filter_map(Matching::smallest_output_limit).min();
-        let estimate = Estimate::of(facts, bodiless, smallest);
+        let estimate = Estimate::of(facts, bodiless, is_free, smallest);
         if estimate != preliminary {
             facts.estimate(estimate.input, estimate.output);
         }
@@ -279,9 +280,9 @@ impl Plan {
         facts.answer(expected_answer(estimate));
         let has_maximum = facts.read_body().is_some_and(|body| !body.has_open_output());
         let max_output = has_maximum.then_some(estimate.output);
-        let mut judgement = Judgement { estimate, failures, conflicts, max_output, ..Judgement::default() };
+        let mut judgement =
+            Judgement { is_free, estimate, failures, conflicts, max_output, ..Judgement::default() };
         judgement.holds.reserve(matching.len());
-        let is_free = facts.uses_no_tokens(bodiless);
         let mut lesson = self.lesson(facts);
         for mut limit in matching {
             judgement.failures.append(&mut limit.failures);

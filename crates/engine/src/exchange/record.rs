@@ -257,7 +257,7 @@ impl Reservation {
 pub(super) fn of_refusal(hold: &Hold, facts: &Facts, reporting: Option<UsageReporting>) -> Option<Effect> {
     let reporting = reporting.max(hold.rate.reporting)?;
     let model = facts.model().map(|model| shortened(&model));
-    let streams = reservation::streams(facts);
+    let streams = reservation::streams(facts, &facts.route());
     let record = refused_by([hold].into_iter(), RequestOutcome::Refused);
     Some(effect(UsageRecord { model, streams, ..record }, reporting))
 }

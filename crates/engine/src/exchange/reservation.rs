@@ -93,18 +93,18 @@ impl Reservation {
         reporting: Option<UsageReporting>,
         memory: &MemoryBudget,
     ) -> Self {
-        let Judgement { holds, estimate, lesson, .. } = judgement;
+        let Judgement { is_free, holds, estimate, lesson, .. } = judgement;
         let max_output = judgement.max_output.or(judgement.output_cap);
-        let tokenless = bodiless || facts.uses_no_tokens(bodiless);
+        let (tokenless, route) = (bodiless || is_free, facts.route());
         let role = match plan.stored_result(facts, bodiless) {
             Some(id) => ResultRole::Reads(id.to_owned()),
             None if tokenless => ResultRole::None,
-            None => creation(facts),
+            None => creation(facts, &route),
         };
         let model = plan.needs().contains(&Need::Failures).then(|| facts.model().unwrap_or_default());
         let unread = facts.read_body().is_none_or(|body| body.condition.hides_facts());
-        let (dialect, is_message) = (facts.dialect(), facts.is_message());
-        let streams = streams(facts);
+        let (dialect, is_message) = (route.dialect, facts.is_message());
+        let streams = streams(facts, &route);
         let reporting = holds.iter().map(|hold| hold.rate.reporting).chain([reporting]).max().flatten();
         let reported_model = reporting.and_then(|_| facts.model()).map(|model| record::shortened(&model));
         let (facts, usage_unasked, statuses) = (None, false, Vec::new());
@@ -359,26 +359,21 @@ fn item(hold: &Hold, amount: u64) -> Item<'_> {
 }
 
 /// Whether the request asks for a stream, if that is known.
-pub(super) fn streams(facts: &Facts) -> Option<bool> {
-    let of_body = facts.read_body().filter(|body| !body.condition.hides_facts()).map(|body| body.stream);
-    of_body.or_else(|| Route::of(facts.path()?).stream)
+pub(super) fn streams(facts: &Facts, route: &Route) -> Option<bool> {
+    let read = facts.read_body().filter(|body| !body.condition.hides_facts());
+    read.map_or(route.stream, |body| Some(body.stream))
 }
 
 /// Whether a request may create a background result.
-fn creation(facts: &Facts) -> ResultRole {
+fn creation(facts: &Facts, route: &Route) -> ResultRole {
     let read = facts.read_body().filter(|body| !body.condition.hides_facts());
     // Any client can write `background` into a chat request, but a chat is answered at once.
     let is_heeded = |body: &RequestBody| body.route.background || body.operation == Operation::Response;
     let asked = facts.read_body().is_some_and(|body| body.background && is_heeded(body))
         || facts.path().is_some_and(llm::request::is_always_later);
     // A body that was not read may have asked for a background result.
-    let may_have = || {
-        read.is_none()
-            && facts
-                .path()
-                .is_some_and(|path| llm::request::Route::of(path).operation == Some(Operation::Response))
-    };
-    match asked || may_have() {
+    let may_have = read.is_none() && route.operation == Some(Operation::Response);
+    match asked || may_have {
         true => ResultRole::Creates { asked },
         false => ResultRole::None,
     }

@@ -297,13 +297,18 @@ impl Facts {
         self.headers.get(name).unwrap_or_default()
     }
 
-    /// Returns the dialect of the caller, if it is known.
-    pub fn dialect(&self) -> Dialect {
+    /// Returns what the path shows, or with a body that asks for tokens, what both show.
+    pub fn route(&self) -> Cow<'_, Route> {
         let generates = |body: &&RequestBody| body.route.operation.is_some_and(Operation::uses_tokens);
         match self.read_body().filter(generates) {
-            Some(body) => body.route.dialect,
-            None => self.path().map(|path| Route::of(path).dialect).unwrap_or_default(),
+            Some(body) => Cow::Borrowed(&body.route),
+            None => Cow::Owned(self.path().map(Route::of).unwrap_or_default()),
         }
+    }
+
+    /// Returns the dialect of the caller, if it is known.
+    pub fn dialect(&self) -> Dialect {
+        self.route().dialect
     }
 
     /// Envoy's attribute for the name of the matched route.

@@ -13,13 +13,14 @@ pub struct Estimate {
 }
 
 impl Estimate {
-    /// Estimates the usage from the body, or from `content-length` if the body is not read.
-    pub(super) fn of(facts: &Facts, bodiless: bool, smallest_limit: Option<u64>) -> Self {
+    /// Estimates the usage from the body, or from `content-length` if the body is not read. `is_free` is true if the
+    /// call is known to use no tokens.
+    pub(super) fn of(facts: &Facts, bodiless: bool, is_free: bool, smallest_limit: Option<u64>) -> Self {
         let floor = floor(smallest_limit);
         if let Some(body) = facts.read_body() {
             return Self { input: body.input, output: body.output(floor) };
         }
-        if facts.uses_no_tokens(bodiless) {
+        if is_free {
             return Self::default();
         }
         let input = estimate_input(facts, bodiless);

@@ -182,6 +182,8 @@ pub struct Judgement {
     /// The parts that could not be evaluated and are replaced by safe values: limits are enforced, and the
     /// estimate is held.
     pub assumed: Vec<Failure>,
+    /// Whether the call is known to use no tokens.
+    pub is_free: bool,
     /// The expected usage of the request.
     pub estimate: Estimate,
     /// The maximum output that the request itself allows, if it is known.
