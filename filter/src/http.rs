@@ -355,9 +355,12 @@ impl Waiting for Request {
 
     fn read_deferred(&mut self) {
         let Some(DeferredBody { pieces, end, .. }) = self.response.take_deferred() else { return };
-        for (piece, _lease) in pieces {
-            self.handle(Event::Body { chunk: &piece, end: false });
+        let is_complete = end == BodyEnd::Complete;
+        let last = pieces.len().saturating_sub(1);
+        for (at, (piece, _lease)) in pieces.into_iter().enumerate() {
+            self.handle(Event::Body { chunk: &piece, end: is_complete && at == last });
         }
+        // Unless the last piece has ended the exchange.
         match end {
             BodyEnd::Open => {}
             BodyEnd::Complete => self.handle(Event::Body { chunk: &[], end: true }),

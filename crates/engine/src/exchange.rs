@@ -122,9 +122,9 @@ enum State {
     /// Waiting for the body. At most `most` bytes of it are read.
     Reading { facts: Box<Facts>, most: usize, _lease: Lease },
     /// Waiting for the adapter; the request is paused.
-    Waiting(Reservation),
+    Waiting(Box<Reservation>),
     /// The request was forwarded.
-    Admitted(Reservation),
+    Admitted(Box<Reservation>),
     /// The response is passing.
     Responding(Box<ResponseInFlight>),
     /// Nothing remains to be done.
@@ -386,8 +386,9 @@ impl Exchange {
         } else if judgement.holds.is_empty() {
             if let Some(id) = plan.stored_result(&facts, bodiless) {
                 let role = ResultRole::Reads(id.to_owned());
-                let mut reservation =
-                    Reservation::new(&self.id, plan, judgement, &facts, bodiless, None, &self.memory);
+                let (id, memory) = (&self.id, &self.memory);
+                let reservation = Reservation::new(id, plan, judgement, &facts, bodiless, None, memory);
+                let mut reservation = Box::new(reservation);
                 reservation.role = role;
                 if plan.records_usage() {
                     reservation.keep_record(&facts, true);
@@ -401,8 +402,9 @@ impl Exchange {
         } else {
             let cap = judgement.output_cap;
             let (id, reporting) = (&self.id, self.reporting);
-            let mut reservation =
+            let reservation =
                 Reservation::new(id, plan, judgement, &facts, bodiless, reporting, &self.memory);
+            let mut reservation = Box::new(reservation);
             reservation.is_warm_up = self.is_warm_up;
             if self.is_recorded() {
                 reservation.keep_record(&facts, plan.records_usage());
@@ -460,7 +462,7 @@ impl Exchange {
 
     fn reply(
         &mut self,
-        mut reservation: Reservation,
+        mut reservation: Box<Reservation>,
         reply: Result<ReserveResponse, CallFailure>,
     ) -> Vec<Effect> {
         match reply.map(|response| (response.code(), response)) {
@@ -496,7 +498,7 @@ impl Exchange {
     }
 
     /// Every limit has room, so the request is forwarded.
-    fn admitted(&mut self, mut reservation: Reservation) -> Vec<Effect> {
+    fn admitted(&mut self, mut reservation: Box<Reservation>) -> Vec<Effect> {
         if !reservation.has_room_for(0) {
             reservation.forget_statuses();
         }
@@ -509,7 +511,7 @@ impl Exchange {
     }
 
     /// The adapter could not answer, so the strictest policy of the request decides. Usage is still reported.
-    fn unchecked(&mut self, mut reservation: Reservation, failure: CallFailure) -> Vec<Effect> {
+    fn unchecked(&mut self, mut reservation: Box<Reservation>, failure: CallFailure) -> Vec<Effect> {
         let cause = failure.name();
         // A soft limit never refuses. If its policy is strict, it counts as exceeded instead.
         let strict = |hold: &&Hold| hold.rate.failure_mode == FailureMode::Deny;
@@ -531,7 +533,7 @@ impl Exchange {
         effects
     }
 
-    fn response(&mut self, mut reservation: Reservation, mut head: ResponseHead) -> Vec<Effect> {
+    fn response(&mut self, mut reservation: Box<Reservation>, mut head: ResponseHead) -> Vec<Effect> {
         let failed = reservation.model.take().filter(|_| health::is_failure(head.status));
         // A client that the provider throttles needs the provider's rate-limit headers.
         let throttled = head.status == 429;

@@ -288,12 +288,12 @@ impl Plan {
             judgement.failures.append(&mut limit.failures);
             let learned = lesson.as_mut().and_then(|(lesson, model)| lesson.add(limit.output_key(model)?));
             let Some(output) = learned else {
-                limit.hold(facts, estimate, &[], is_free, &mut judgement);
+                limit.hold(&buckets, facts, estimate, &[], is_free, &mut judgement);
                 continue;
             };
             let (learned, bounds) = (estimate.learned(output, smallest), limit.bounds(facts, estimate));
             facts.answer(expected_answer(learned));
-            limit.hold(facts, learned, &bounds, is_free, &mut judgement);
+            limit.hold(&buckets, facts, learned, &bounds, is_free, &mut judgement);
             facts.answer(expected_answer(estimate));
         }
         judgement.lesson = lesson.map(|(lesson, _)| lesson).filter(|lesson| !lesson.is_empty());

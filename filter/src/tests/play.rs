@@ -347,7 +347,7 @@ impl Worker {
             Some(amount) => Self::granted(response, amount),
             None => response,
         });
-        let settled = u64::try_from(asked.commits.len()).unwrap_or_default();
+        let settled = asked.commits.iter().map(|commit| 1 + commit.further.len() as u64).sum::<u64>();
         let commit = (settled > 0).then_some(CommitResponse { settled, ..CommitResponse::default() });
         match (asked.number, reply) {
             (None, Reply::Fail(status)) => {

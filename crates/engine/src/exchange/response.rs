@@ -13,7 +13,7 @@ use llm::response::{CHARACTERS_PER_TOKEN, Cause, Meter, MeterReading, ResponseHe
 
 #[derive(Debug)]
 pub(super) struct ResponseInFlight {
-    pub(super) reservation: Reservation,
+    pub(super) reservation: Box<Reservation>,
     pub(super) head: ResponseHead,
     pub(super) memory: MemoryBudget,
     /// Removes the usage chunk that the client did not ask for.

@@ -23,33 +23,46 @@ pub(super) struct RequestBucket {
     pub entries: Entries,
 }
 
-/// The reasons why the values of some counters are unknown.
-type Doubts = Arc<[(DoubtCause, String)]>;
-
-/// Counters, and their buckets for this request.
-type FoundBuckets<'p> = (&'p [Expression], Arc<[RequestBucket]>, Doubts);
-
 /// The buckets of a request that are known so far. Limits with the same counters share them.
 #[derive(Default)]
-pub(super) struct RequestBuckets<'p>(Vec<FoundBuckets<'p>>);
+pub(super) struct RequestBuckets<'p>(Vec<CounterBuckets<'p>>);
+
+/// The buckets of some counters for this request.
+struct CounterBuckets<'p> {
+    counters: &'p [Expression],
+    /// At least one.
+    buckets: Vec<RequestBucket>,
+    /// The reasons why the values of some counters are unknown.
+    doubts: Vec<(DoubtCause, String)>,
+}
+
+/// Identifies the buckets of a limit.
+#[derive(Clone, Copy)]
+pub(super) struct BucketsNumber(usize);
 
 impl<'p> RequestBuckets<'p> {
-    /// Returns the buckets of a limit, at least one.
-    pub fn find(&mut self, limit: &'p Limit, facts: &Facts) -> (Arc<[RequestBucket]>, Doubts) {
-        let same = |(counters, ..): &&(&[Expression], _, _)| {
-            let sources = |all: &'p [Expression]| all.iter().map(Expression::source);
-            sources(&limit.counters).eq(counters.iter().map(Expression::source))
-        };
-        if let Some((_, buckets, doubts)) = self.0.iter().find(same) {
-            return (buckets.clone(), doubts.clone());
-        }
-        let mut doubts = Vec::new();
-        let values: Vec<Vec<String>> =
-            limit.counters.iter().map(|counter| values(counter, facts, &mut doubts)).collect();
-        let buckets: Arc<[RequestBucket]> = combined(&limit.counters, values, &mut doubts).into();
-        let doubts: Doubts = doubts.into();
-        self.0.push((&limit.counters, buckets.clone(), doubts.clone()));
-        (buckets, doubts)
+    /// Finds the buckets of a limit.
+    pub fn find(&mut self, limit: &'p Limit, facts: &Facts) -> BucketsNumber {
+        let sources = |all: &'p [Expression]| all.iter().map(Expression::source);
+        let is_same = |known: &CounterBuckets<'p>| sources(&limit.counters).eq(sources(known.counters));
+        BucketsNumber(self.0.iter().position(is_same).unwrap_or_else(|| {
+            let (counters, mut doubts) = (&*limit.counters, Vec::new());
+            let values: Vec<Vec<String>> =
+                counters.iter().map(|counter| values(counter, facts, &mut doubts)).collect();
+            let buckets = combined(counters, values, &mut doubts);
+            self.0.push(CounterBuckets { counters, buckets, doubts });
+            self.0.len().saturating_sub(1)
+        }))
+    }
+
+    /// Returns these buckets, at least one.
+    pub fn buckets(&self, BucketsNumber(number): BucketsNumber) -> &[RequestBucket] {
+        self.0.get(number).map(|known| &*known.buckets).unwrap_or_default()
+    }
+
+    /// Returns the reasons why the values of some of their counters are unknown.
+    pub fn doubts(&self, BucketsNumber(number): BucketsNumber) -> &[(DoubtCause, String)] {
+        self.0.get(number).map(|known| &*known.doubts).unwrap_or_default()
     }
 }
 

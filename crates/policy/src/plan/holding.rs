@@ -1,6 +1,6 @@
 //! Computes the hold of an applicable limit for each of its rates: the amount, the maximum and the lifetime.
 
-use super::bucket::{RequestBucket, RequestBuckets};
+use super::bucket::{BucketsNumber, RequestBuckets};
 use super::learned::OutputKey;
 use super::precedence::Effective;
 use super::{
@@ -25,8 +25,7 @@ pub(super) struct Matching<'p> {
     rates: Vec<(&'p Arc<PlannedRate>, u64)>,
     /// The `limitFrom` expressions that did not produce a maximum.
     pub failures: Vec<Failure>,
-    /// The buckets. There is at least one.
-    buckets: Arc<[RequestBucket]>,
+    buckets: BucketsNumber,
     pub doubts: Vec<Doubt>,
 }
 
@@ -46,10 +45,10 @@ impl<'p> Matching<'p> {
         if rates.is_empty() {
             return Err(failures.into_iter().next().map_or(Miss::NoMaximum, Miss::Failed));
         }
-        let (buckets, doubts) = buckets.find(limit, facts);
+        let own = buckets.find(limit, facts);
         let doubt = |(cause, detail): &(DoubtCause, String)| planned.doubt(limit, *cause, detail.clone());
-        let doubts = doubts.iter().map(doubt).collect();
-        Ok(Self { planned, limit, tokens: TokenRules::of(effective), rates, failures, buckets, doubts })
+        let doubts = buckets.doubts(own).iter().map(doubt).collect();
+        Ok(Self { planned, limit, tokens: TokenRules::of(effective), rates, failures, buckets: own, doubts })
     }
 
     /// The smallest maximum of the rates that limit the response's length.
@@ -80,6 +79,7 @@ impl<'p> Matching<'p> {
     /// call that `is_free` uses no tokens and holds none; only a `cost` charges it.
     pub fn hold(
         mut self,
+        buckets: &RequestBuckets<'_>,
         facts: &Facts,
         estimate: Estimate,
         bounds: &[u64],
@@ -115,7 +115,8 @@ impl<'p> Matching<'p> {
             let tokens = self.tokens.for_rate(rate.rate.unit, rate.rate.cost.is_some());
             let amount = self.amount_of(rate, given, tariff, estimate, facts);
             let amount = bounds.get(at).map_or(amount, |bound| amount.min(*bound));
-            judgement.holds.extend(self.buckets.iter().map(|bucket| Hold {
+            let buckets = buckets.buckets(self.buckets);
+            judgement.holds.extend(buckets.iter().map(|bucket| Hold {
                 rate: Arc::clone(rate),
                 counters: Arc::clone(&bucket.counters),
                 entries: rate.entries.with(&bucket.entries),
