@@ -4,6 +4,7 @@
 mod charging;
 mod cut;
 mod event;
+mod judging;
 mod live;
 mod record;
 mod request_body;
@@ -21,17 +22,17 @@ pub use settled::{RecordStamp, SettledRecord};
 
 use crate::health;
 use crate::leases::Leases;
-use crate::metric::{DoubtCause, MemoryUse, Metric};
+use crate::metric::{MemoryUse, Metric};
 use crate::refusal::{self, warning};
 use cut::StreamCutter;
 use expression::facts::Facts;
 use live::LiveHolds;
 use llm::memory::{Lease, MemoryBudget, Purpose};
-use llm::request::{Condition, UsageChunkFilter};
+use llm::request::UsageChunkFilter;
 use llm::response::ResponseHead;
-use policy::model::{FailureMode, UsageReporting, WebSocketMode};
-use policy::plan::{Doubt, FactRound, Failure, Hold, Plan};
-use protocol::call::{CallFailure, LONGEST_CALL, MAX_DESCRIPTORS};
+use policy::model::{FailureMode, UsageReporting};
+use policy::plan::{FactRound, Hold, Plan};
+use protocol::call::CallFailure;
 use protocol::trace::TraceContext;
 use protocol::wire::envoy::service::ratelimit::v3::rate_limit_response::Code;
 use protocol::wire::kuadrant::service::ratelimit::v1::ReserveResponse;
@@ -39,7 +40,6 @@ use request_body::ReadBody;
 use reservation::Reservation;
 use response::{Ending, ResponseInFlight};
 use std::sync::Arc;
-use stored::ResultRole;
 
 /// The plan in force.
 #[derive(Clone, Debug)]
@@ -347,119 +347,6 @@ impl Exchange {
         effects
     }
 
-    fn judged(
-        &mut self,
-        plan: &Plan,
-        mut facts: Facts,
-        bodiless: bool,
-        body: Option<&ReadBody<'_>>,
-    ) -> Vec<Effect> {
-        let mut judgement = plan.judge(&mut facts, bodiless);
-        if facts.is_message() {
-            // Another policy may need more facts. For this policy, the request is free.
-            let is_free = |hold: &Hold| {
-                hold.rate.usage.web_socket == WebSocketMode::Allow && hold.rate.rate.unit.is_of_usage()
-            };
-            judgement.holds.retain(|hold| !is_free(hold));
-        }
-        let mut effects = failed_parts(&judgement.failures);
-        effects.extend(judgement.assumed.iter().map(|failure| Effect::Count(Metric::evaluation(failure))));
-        let doubts = [judgement.doubts.as_slice(), &body_in_doubt(&judgement.holds, &facts)].concat();
-        effects.extend(doubts.iter().map(|doubt| Effect::Count(Metric::in_doubt(doubt))));
-        if let Some(hold) = judgement.holds.get(MAX_DESCRIPTORS) {
-            // The adapter would reject the call, and nothing would be counted.
-            effects.extend(refused_unasked(&hold.rate.policy, &facts));
-        } else if let Some(failure) =
-            judgement.failures.iter().find(|failure| failure.mode == FailureMode::Deny)
-        {
-            let denial = refusal::unavailable(Some(&failure.policy), facts.dialect());
-            effects.push(Effect::Deny(denial));
-        } else if let Some(what) = judgement.conflicts.first() {
-            let message = format!(
-                "The request gives its {what} twice, with values that differ. Please give it once, in lower case."
-            );
-            effects.push(Effect::Count(Metric::InvalidRequest("conflict")));
-            effects.push(Effect::Deny(refusal::invalid_request(facts.dialect(), &message)));
-        } else if let Some(hold) = judgement.holds.iter().find(|hold| hold.exceeds_share()) {
-            effects.extend(record::of_refusal(hold, &facts, self.reporting));
-            effects.extend(over_share(hold, &facts));
-        } else if judgement.holds.is_empty() {
-            if let Some(id) = plan.stored_result(&facts, bodiless) {
-                let role = ResultRole::Reads(id.to_owned());
-                let (id, memory) = (&self.id, &self.memory);
-                let reservation = Reservation::new(id, plan, judgement, &facts, bodiless, None, memory);
-                let mut reservation = Box::new(reservation);
-                reservation.role = role;
-                if plan.records_usage() {
-                    reservation.keep_record(&facts, true);
-                }
-                if reservation.has_room_for(0) {
-                    self.state = State::Admitted(reservation);
-                } else {
-                    effects.push(refused_memory(MemoryUse::Holds));
-                }
-            }
-        } else {
-            let cap = judgement.output_cap;
-            let (id, reporting) = (&self.id, self.reporting);
-            let reservation =
-                Reservation::new(id, plan, judgement, &facts, bodiless, reporting, &self.memory);
-            let mut reservation = Box::new(reservation);
-            reservation.is_warm_up = self.is_warm_up;
-            if self.is_recorded() {
-                reservation.keep_record(&facts, plan.records_usage());
-            }
-            reservation.trace = self.trace.take();
-            if !reservation.has_room_for(0) {
-                let denial = refusal::overloaded(reservation.dialect);
-                effects.extend([refused_memory(MemoryUse::Holds), Effect::Deny(denial)]);
-                return effects;
-            }
-            if let Some(body) = body {
-                match body.change(&mut facts, reservation.asks_for_usage(), cap) {
-                    Ok((changes, unasked)) => {
-                        reservation.usage_unasked = unasked;
-                        reservation.tells_usage = !unasked && reservation.asks_for_usage();
-                        effects.extend(changes);
-                    }
-                    // A dry run never refuses.
-                    Err(_) if !reservation.holds.iter().any(|hold| hold.enforced) => {}
-                    Err(why) => {
-                        effects.push(Effect::Count(Metric::InvalidRequest(why.name())));
-                        let denial = refusal::invalid_request(facts.dialect(), why.message());
-                        effects.push(Effect::Deny(denial));
-                        return effects;
-                    }
-                }
-            }
-            if request_body::needs_plain_response(reservation.usage_unasked, reservation.may_be_cut(), &facts)
-            {
-                effects.push(Effect::SetRequestHeader("accept-encoding", "identity"));
-            }
-            // The adapter makes the span of a sampled request.
-            let is_sampled = reservation.trace.as_ref().is_some_and(|trace| trace.is_sampled());
-            if !is_sampled && reservation.is_leased(&self.leases) {
-                if !reservation.keep(facts, &self.memory) {
-                    effects.push(refused_memory(MemoryUse::Facts));
-                }
-                effects.extend(self.admitted(reservation));
-                return effects;
-            }
-            let call = reservation.reserve();
-            if call.len() > LONGEST_CALL {
-                let policy = reservation.holds.first().map(|hold| hold.rate.policy.clone());
-                effects.extend(refused_unasked(&policy.unwrap_or_default(), &facts));
-                return effects;
-            }
-            if !reservation.keep(facts, &self.memory) {
-                effects.push(refused_memory(MemoryUse::Facts));
-            }
-            effects.push(Effect::Reserve(call));
-            self.state = State::Waiting(reservation);
-        }
-        effects
-    }
-
     fn reply(
         &mut self,
         mut reservation: Box<Reservation>,
@@ -590,15 +477,6 @@ impl Exchange {
     }
 }
 
-/// Refuses a request that asks for more than one request may hold of this limit. There is no need to ask the
-/// adapter.
-fn over_share(hold: &Hold, facts: &Facts) -> Vec<Effect> {
-    let (policy, limit) = (hold.rate.policy.to_string(), hold.rate.limit.clone());
-    let (denial, failed) = refusal::over_share(hold, facts);
-    let counts = [Metric::refused(hold), Metric::OverShare { policy, limit }].into_iter().chain(failed);
-    counts.map(Effect::Count).chain([Effect::Deny(denial)]).collect()
-}
-
 /// Adds the facts that the complete body provides, as an exchange does.
 pub fn read_body(plan: &Plan, facts: &mut Facts, body: &[u8]) {
     if let Some(most) = plan.body_wanted(facts) {
@@ -612,39 +490,6 @@ impl std::fmt::Display for ReservationId {
     }
 }
 
-/// Refuses a request to which more rates apply than one call to the adapter can carry.
-fn refused_unasked(policy: &str, facts: &Facts) -> [Effect; 2] {
-    let denial = refusal::unavailable(Some(policy), facts.dialect());
-    [Effect::Count(Metric::FailedClosed("too_many_rates")), Effect::Deny(denial)]
-}
-
-/// Returns a doubt for each applicable limit that depends on a body that could not be read.
-fn body_in_doubt(holds: &[Hold], facts: &Facts) -> Vec<Doubt> {
-    let condition = facts.read_body().map(|body| body.condition).unwrap_or_default();
-    let mut doubts: Vec<Doubt> = Vec::new();
-    for hold in holds.iter().filter(|hold| hold.rate.reads_body && condition != Condition::Read) {
-        let (policy, limit) = (hold.rate.policy.clone(), hold.rate.limit.clone());
-        let doubt = Doubt { policy, limit, cause: DoubtCause::Body(condition), detail: String::new() };
-        // The rates of one limit are adjacent.
-        if doubts.last() != Some(&doubt) {
-            doubts.push(doubt);
-        }
-    }
-    doubts
-}
-
 fn refused_memory(what: MemoryUse) -> Effect {
     Effect::Count(Metric::MemoryRefused(what))
-}
-
-/// Counts each part of a policy that could not be evaluated.
-fn failed_parts(failures: &[Failure]) -> Vec<Effect> {
-    let count = |failure: &Failure| {
-        let outcome = match failure.mode {
-            FailureMode::Allow => Metric::FailedOpen("evaluation"),
-            FailureMode::Deny => Metric::FailedClosed("evaluation"),
-        };
-        [Effect::Count(Metric::evaluation(failure)), Effect::Count(outcome)]
-    };
-    failures.iter().flat_map(count).collect()
 }

@@ -1,8 +1,9 @@
 //! Selects the facts that an exchange keeps after it was judged: only those that its expressions use. Most
 //! other facts are arbitrary data from the client.
 
+use super::Facts;
 use super::body::{POINTED, pointer};
-use super::{Facts, Need, need};
+use super::needs::{Need, need};
 use crate::cel::FactPath;
 use llm::tree;
 use serde_json::{Map, Value};

@@ -8,42 +8,29 @@ mod attributes;
 mod body;
 mod headers;
 mod kept;
+mod needs;
+mod properties;
 
 pub(crate) use attributes::Spelling;
 pub use attributes::{ATTRIBUTES, Attribute, AttributeType, Origin, find, root};
 pub(crate) use attributes::{FactType, types};
 pub use body::{ANSWERED, POINTED, is_of_body, pointer, written};
 pub use headers::HeaderMap;
+pub use needs::Need;
+pub use properties::without_port;
 
 use crate::cel::FactPath;
-use crate::identity::{self, IdentityError};
-use crate::small_sort;
 use body::BodyFacts;
 use llm::request::{self, Dialect, Operation, RequestBody, Route};
 use llm::response::Usage;
 use llm::spelling;
+use properties::Property;
 use serde_json::{Map, Value};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 /// The root of the named counts of a response.
 pub const TOKENS: &str = "tokens";
-
-/// What the shell must fetch before a request can be judged.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Need {
-    /// A request header by its lower-case name, including `:path` and the like. Repeated values are joined
-    /// with `,`, as in Envoy's `request.headers`.
-    Header(String),
-    /// All request headers, with one call of [`Facts::header`] for each.
-    Headers,
-    /// An Envoy attribute by its path, for example `["source", "address"]`.
-    Property(Vec<String>),
-    /// The identity (`auth`), from the source in the plugin configuration.
-    Identity,
-    /// Recent failures of upstreams; see [`Facts::failures`].
-    Failures,
-}
 
 /// The facts of one request.
 #[derive(Clone, Debug, Default)]
@@ -105,14 +92,6 @@ pub struct ResponseFacts {
     pub pointed: Vec<(String, Value)>,
 }
 
-#[derive(Clone, Debug)]
-enum Property {
-    Text(String),
-    Number(i64),
-    Bool(bool),
-    Time(i64),
-}
-
 /// The value of one attribute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fact<'a> {
@@ -123,17 +102,6 @@ pub enum Fact<'a> {
 }
 
 impl Facts {
-    /// Returns what to fetch for expressions that use these facts. Sorted, without repeats.
-    pub fn needs<'a>(references: impl IntoIterator<Item = &'a FactPath>) -> Vec<Need> {
-        let mut needs: Vec<Need> = references.into_iter().filter_map(need).collect();
-        small_sort::sort(&mut needs);
-        needs.dedup();
-        if needs.contains(&Need::Headers) {
-            needs.retain(|need| !matches!(need, Need::Header(_)));
-        }
-        needs
-    }
-
     /// Adds a request header. `:path`, `:method`, `:authority` and `:scheme` provide the `request.*` facts.
     /// Repeated values are joined with `,`, except for headers that HTTP allows only once.
     pub fn header(&mut self, name: &str, value: &[u8]) {
@@ -154,34 +122,6 @@ impl Facts {
             None => {
                 self.headers.insert(name.into_owned(), value.into_owned());
             }
-        }
-    }
-
-    /// Adds an Envoy attribute as the host returned it. Strings are unchanged, numbers and times (in
-    /// nanoseconds) are eight bytes in little-endian order, a bool is one byte, and messages are serialised.
-    /// A value in any other form counts as absent.
-    pub fn property(&mut self, path: &[String], value: &[u8]) {
-        let path: Vec<&str> = path.iter().map(String::as_str).collect();
-        match path.as_slice() {
-            path if path == Self::ROUTE_NAME => {
-                self.route_name = (!self.route_in_doubt).then(|| String::from_utf8_lossy(value).into_owned());
-            }
-            ["metadata"] => match identity::every_namespace(value) {
-                Ok(metadata) => self.metadata = Some(metadata),
-                Err(error) => self.too_large.metadata = error == IdentityError::TooLarge,
-            },
-            ["filter_state", name] => {
-                let text = String::from_utf8_lossy(value).into_owned();
-                self.filter_state.insert((*name).to_owned(), text.into());
-            }
-            ["request", "headers", name] => self.header(name, value),
-            [root, name] => {
-                if let Some(attribute) = find(root, name).filter(|found| found.origin == Origin::Property) {
-                    self.properties.retain(|(known, _)| *known != attribute);
-                    self.properties.extend(decode(attribute.kind, value).map(|value| (attribute, value)));
-                }
-            }
-            _ => {}
         }
     }
 
@@ -531,75 +471,10 @@ impl Facts {
             }
         }
     }
-
-    fn fetched(&self, root: &str, name: &str) -> Option<Fact<'_>> {
-        let found = self.properties.iter().find(|(known, _)| known.root == root && known.name == name);
-        found.map(|(_, property)| match property {
-            Property::Text(value) => Fact::Text(value),
-            Property::Number(value) => Fact::Number(*value),
-            Property::Bool(value) => Fact::Bool(*value),
-            Property::Time(value) => Fact::Time(*value),
-        })
-    }
-}
-
-fn need(reference: &FactPath) -> Option<Need> {
-    let path: Vec<&str> = reference.iter().map(String::as_str).collect();
-    match path.as_slice() {
-        ["auth", ..] | ["request", "auth", ..] => Some(Need::Identity),
-        ["request", "headers"] => Some(Need::Headers),
-        ["request", "headers", name, ..] => Some(Need::Header(lower_case(name).into_owned())),
-        ["metadata", ..] => Some(Need::Property(vec!["metadata".to_owned()])),
-        ["filter_state", _] => Some(Need::Property(reference.clone())),
-        ["llm", "estimate", ..] => Some(Need::Header("content-length".to_owned())),
-        [root, name, ..] => {
-            let attribute = find(root, name)?;
-            Some(match attribute.origin {
-                Origin::Header(name) => Need::Header(name.to_owned()),
-                Origin::Path | Origin::UrlPath | Origin::Query => Need::Header(":path".to_owned()),
-                Origin::Host => Need::Header(":authority".to_owned()),
-                Origin::Size | Origin::Estimate => Need::Header("content-length".to_owned()),
-                Origin::Property => {
-                    Need::Property(vec![attribute.root.to_owned(), attribute.name.to_owned()])
-                }
-                Origin::Address => Need::Property(vec![attribute.root.to_owned(), "address".to_owned()]),
-                Origin::Failures => Need::Failures,
-                Origin::Body | Origin::Usage | Origin::Code | Origin::Finished => return None,
-            })
-        }
-        _ => None,
-    }
-}
-
-fn decode(kind: AttributeType, value: &[u8]) -> Option<Property> {
-    let eight = || <[u8; 8]>::try_from(value).ok();
-    match kind {
-        AttributeType::Text => Some(Property::Text(String::from_utf8_lossy(value).into_owned())),
-        // All of Envoy's numbers here are ports, sizes or small ids, so signed and unsigned integers have the
-        // same encoding.
-        AttributeType::Number => eight().map(|bytes| Property::Number(number(u64::from_le_bytes(bytes)))),
-        AttributeType::Time => eight().map(|bytes| Property::Time(i64::from_le_bytes(bytes))),
-        AttributeType::Bool => match value {
-            [byte] => Some(Property::Bool(*byte != 0)),
-            _ => None,
-        },
-    }
 }
 
 fn number(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
-}
-
-/// `192.0.2.1:443` and `[2001:db8::1]:443` without the port and the brackets. Any other text, such as the
-/// path of a pipe, stays as it is.
-pub fn without_port(address: &str) -> &str {
-    if let Some((inside, _)) = address.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-        return inside;
-    }
-    match address.split_once(':') {
-        Some((host, port)) if !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()) => host,
-        _ => address,
-    }
 }
 
 /// Converts a header name to lower case, as in Envoy. Header names are case-insensitive.
