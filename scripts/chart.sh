@@ -45,6 +45,7 @@ cp manifests/crds/tokenratelimitpolicies.yaml "$work/weir.dev.yaml"
 mkdir -p "$work/$chart/files"
 mv "$work/weir.dev.yaml" "$work/$chart/files/weir.dev.yaml"
 cp manifests/crds/kuadrant/tokenratelimitpolicies.yaml "$work/$chart/files/kuadrant.io.yaml"
+cp manifests/monitoring/{rules.yaml,dashboard.json} "$work/$chart/files/"
 
 # Examples of users' values, and the manifests that they render to.
 for values in e2e/chart/*.values.yaml; do

@@ -28,7 +28,7 @@ need_kubernetes() {
   need_definitions "$cache/istio-$istio_pin" "istio.io/api@v$istio_pin" kubernetes/customresourcedefinitions.gen.yaml
   need_definitions "$cache/prometheus-operator-$prometheus_operator_pin" \
     "github.com/prometheus-operator/prometheus-operator@v$prometheus_operator_pin" \
-    example/prometheus-operator-crd/monitoring.coreos.com_servicemonitors.yaml
+    example/prometheus-operator-crd/monitoring.coreos.com_{prometheusrules,servicemonitors}.yaml
   need_definitions "$cache/cert-manager-$cert_manager_pin" "github.com/cert-manager/cert-manager@v$cert_manager_pin" \
     deploy/crds/cert-manager.io_{certificates,issuers}.yaml
 }

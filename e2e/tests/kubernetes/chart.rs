@@ -44,7 +44,7 @@ fn a_release_is_installed_upgraded_and_uninstalled_and_leaves_the_policies() {
     }
     let ours = || {
         let kinds = "deployments,services,serviceaccounts,configmaps,secrets,networkpolicies,poddisruptionbudgets,roles,\
-            rolebindings,clusterroles,clusterrolebindings,statefulsets,servicemonitors,issuers,certificates,envoyfilters,\
+            rolebindings,clusterroles,clusterrolebindings,statefulsets,servicemonitors,prometheusrules,issuers,certificates,envoyfilters,\
             envoyextensionpolicies,envoypatchpolicies,clienttrafficpolicies";
         let labelled = ["get", kinds, "-A", "-l", "app.kubernetes.io/part-of=weir", "-o", "name"];
         cluster.run(&labelled).lines().count()
@@ -65,13 +65,17 @@ fn a_release_is_installed_upgraded_and_uninstalled_and_leaves_the_policies() {
     let rates = json!([{ "limit": 10, "window": "1h" }]);
     cluster.apply(&policy("budget", "Gateway", "llm", json!({ "limits": { "all": { "rates": rates } } })));
 
-    succeeds(release(&cluster, &["upgrade", "weir", chart, "--values", EVERYTHING]));
+    let dashboard = ["--set", "monitoring.dashboard.enabled=true"];
+    let upgrade = ["upgrade", "weir", chart, "--values", EVERYTHING];
+    succeeds(release(&cluster, &[&upgrade[..], &dashboard].concat()));
     assert_eq!(cluster.get(&deployment)["spec"]["replicas"], 3);
     for what in [
         ["envoyextensionpolicy", "weir-llm", "-n", "team-a"],
         ["envoyfilter", "weir-llm", "-n", "team-b"],
         ["certificate", "limitador-adapter", "-n", "weir-system"],
         ["servicemonitor", "limitador-adapter", "-n", "weir-system"],
+        ["prometheusrule", "limitador-adapter", "-n", "weir-system"],
+        ["configmap", "limitador-adapter-dashboard", "-n", "weir-system"],
     ] {
         assert!(cluster.get(&what).is_object(), "{what:?}");
     }
