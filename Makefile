@@ -1,6 +1,6 @@
 # The one entry point. Each target is one script of scripts/, which installs what it misses.
 .DEFAULT_GOAL := help
-.PHONY: help build manifests release demo test test-release test-storages test-clients test-k8s test-envoy-gateway test-istio test-outages test-kills test-page test-monitoring screenshots cluster-test cluster k8s-up k8s-down kind-up kind-test kind-down crds chart docs reference check fuzz storm chaos bench
+.PHONY: help build manifests release demo test test-release test-storages test-clients test-k8s test-envoy-gateway test-istio test-outages test-kills test-page test-monitoring screenshots cluster-test cluster k8s-up k8s-down kind-up kind-test kind-down crds chart docs reference check fuzz storm chaos bench bench-instructions
 
 help: ## what there is
 	@bash scripts/help.sh
@@ -100,3 +100,6 @@ chaos: ## 1000 kills of the adapter, Redis and Envoy, and an audit of every char
 
 bench: ## the cost beside Envoy's own filters, into bench/RESULTS.md
 	@bash scripts/bench.sh
+
+bench-instructions: ## the WebAssembly instructions per request; BENCH_BEFORE=PATH compares another module
+	@bash scripts/bench-instructions.sh

@@ -189,19 +189,22 @@ install_envoy() {
   rm -rf "$work"
 }
 
+# need_venv NAME FILE: sets `venv` to a virtual environment with the packages that FILE pins.
+need_venv() {
+  local name="$1" file="$2"
+  venv="$cache/$name-$(sha256sum "$file" | cut -c1-16)"
+  [ ! -e "$venv/complete" ] || return 0
+  python3 -c 'import ensurepip' 2>/dev/null || apt_install python3 python3-venv
+  say "installing $name"
+  mkdir -p "$cache"
+  rm -rf "$venv"
+  python3 -m venv "$venv"
+  quietly "$venv/bin/pip" install --disable-pip-version-check --no-deps -r "$file" || die "$name could not be installed"
+  touch "$venv/complete"
+}
+
 # Sets `mkdocs` to the site generator that scripts/docs.txt pins.
 need_mkdocs() {
-  local place
-  place="$cache/mkdocs-$(sha256sum scripts/docs.txt | cut -c1-16)"
-  mkdocs="$place/bin/mkdocs"
-  [ -x "$mkdocs" ] && return
-  python3 -c 'import ensurepip' 2>/dev/null || apt_install python3 python3-venv
-  say "installing mkdocs"
-  mkdir -p "$cache"
-  rm -rf "$place"
-  python3 -m venv "$place"
-  if ! quietly "$place/bin/pip" install --disable-pip-version-check --no-deps -r scripts/docs.txt; then
-    rm -rf "$place"
-    die "mkdocs could not be installed"
-  fi
+  need_venv mkdocs scripts/docs.txt
+  mkdocs="$venv/bin/mkdocs"
 }
