@@ -5,6 +5,7 @@ use crate::grpc::leases::{LeaseTerms, recallable};
 use crate::grpc::observe::Observers;
 use crate::grpc::recall_pacer::RecallPacer;
 use crate::ledger::moment::Moment;
+use crate::ledger::own_ids::OwnIds;
 use crate::ledger::stored::{
     CreationCharge, Parking, ResultCharges, Seen, SeenCharges, Sighting, StoredId, StoredResult,
 };
@@ -63,6 +64,8 @@ pub struct Limiter {
     warnings: Warnings,
     told: Mutex<Option<Instant>>,
     observers: Observers,
+    /// The ids of reservations without an id.
+    ids: OwnIds,
 }
 
 /// Why a call failed.
@@ -85,8 +88,8 @@ impl Limiter {
     ) -> Self {
         let warnings = Warnings::new(Arc::clone(&metrics), None);
         let (leases, observers) = (LeaseTerms::default(), Observers::default());
-        let (recall_pacer, told) = (RecallPacer::default(), Mutex::new(None));
-        Self { ledger, in_force, metrics, leases, recall_pacer, warnings, told, observers }
+        let (recall_pacer, told, ids) = (RecallPacer::default(), Mutex::new(None), OwnIds::default());
+        Self { ledger, in_force, metrics, leases, recall_pacer, warnings, told, observers, ids }
     }
 
     /// Sets what workers may lease.
@@ -122,7 +125,7 @@ impl Limiter {
         let in_force = self.now_in_force();
         let call = find(request.descriptors, &in_force)?;
         let id = match request.reservation_id {
-            id if id.is_empty() => uuid::Uuid::new_v4().to_string(),
+            id if id.is_empty() => self.ids.next(),
             id => id,
         };
         // While an edit spreads, a filter may have a different plan. A limit that is unknown here is not in

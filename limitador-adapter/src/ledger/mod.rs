@@ -11,6 +11,7 @@ pub mod fault;
 pub mod key_text;
 pub mod memory;
 pub mod moment;
+pub mod own_ids;
 pub mod recalls;
 #[cfg(feature = "redis")]
 pub mod redis;

@@ -2,7 +2,7 @@
 
 use crate::binary::{adapter, folder};
 use crate::ledger::{MINUTE, key};
-use crate::server::{DEADLINE, POLICY, Server, commit, reserve, whole};
+use crate::server::{DEADLINE, POLICY, Server, commit, descriptor, reserve, whole};
 use crate::storages::in_redis;
 use e2e::client::Request;
 use e2e::process::{Process, free_port};
@@ -348,6 +348,24 @@ async fn a_commit_whose_answer_was_lost_is_charged_once() {
     redis.thaw();
     once_it_works(async || ledger.commit("1", charge("alice", 30), Moment::now()).await).await;
     assert_eq!(books(&*ledger).await, [(30, 0)]);
+}
+
+#[tokio::test]
+async fn ids_that_the_adapter_chooses_share_their_records() {
+    let redis = Redis::start();
+    let server = Server::on(&redis).await;
+    let mut client = server.kuadrant();
+    let tokens = || vec![descriptor("default/llm/all", Some(("tokens", "86400s")), Some(1))];
+    for _ in 0..100 {
+        let answer = client.reserve(reserve("", tokens())).await.unwrap().into_inner();
+        assert_eq!(answer.code(), Code::Ok);
+        let answer = client.commit(commit(&answer.reservation_id, tokens())).await.unwrap().into_inner();
+        assert!(answer.reservation_released);
+    }
+    assert_eq!(server.books("all", "tokens").await, [(100, 0)]);
+    // The first 16 ids have a record each. The others share one, or two if a half hour begins meanwhile.
+    let records = redis.command(&["EVAL", "return #redis.call('KEYS', '{weir}:i:*')", "0"]);
+    assert!([":17", ":18"].contains(&records.as_str()), "{records}");
 }
 
 #[tokio::test]

@@ -49,7 +49,7 @@ impl<S: Shard> ShardedLedger<S> {
             positions,
             items: items.iter().map(hold).collect(),
         });
-        let id = uuid::Uuid::new_v4().to_string();
+        let id = self.ids.next();
         let mut outcome = self.reserve_in(&id, parts.collect(), now).await?;
         let is_charged = |hit: &Hit| outcome.admitted || hit.when == When::Always;
         let charges: Vec<_> = hits.iter().filter(|hit| is_charged(hit)).map(charge).collect();

@@ -19,6 +19,7 @@ mod unfinished;
 
 use crate::ledger::crossing::Crossing;
 use crate::ledger::moment::Moment;
+use crate::ledger::own_ids::OwnIds;
 use crate::ledger::recalls::Recalls;
 use crate::ledger::stored::{CreationCharge, Parking, ResultCharges, Seen, Sighting, StoredResult};
 use crate::ledger::{
@@ -42,6 +43,8 @@ pub struct ShardedLedger<S> {
     shards: Vec<S>,
     attempts: AtomicU64,
     unfinished: UnfinishedCancellations,
+    /// The ids of hits in several shards.
+    ids: OwnIds,
 }
 
 impl<S: Shard> ShardedLedger<S> {
@@ -49,7 +52,8 @@ impl<S: Shard> ShardedLedger<S> {
     pub fn new(shards: Vec<S>) -> Self {
         // Adapters must not choose the same numbers for the same id.
         let (attempts, _) = uuid::Uuid::new_v4().as_u64_pair();
-        Self { shards, attempts: AtomicU64::new(attempts), unfinished: UnfinishedCancellations::default() }
+        let (unfinished, ids) = (UnfinishedCancellations::default(), OwnIds::default());
+        Self { shards, attempts: AtomicU64::new(attempts), unfinished, ids }
     }
 
     fn next_attempt(&self, shards: ShardSet) -> Attempt {
