@@ -79,3 +79,33 @@ pub fn load() -> Cmd {
 pub fn is_missing(error: &RedisError) -> bool {
     error.detail().is_some_and(|detail| detail.contains("Function not found"))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::fs;
+
+    /// Returns the commands that these sources call.
+    fn commands<'s>(source: &'s str, call: &str) -> BTreeSet<&'s str> {
+        source.split(call).skip(1).filter_map(|rest| rest.split(['\'', '"']).next()).collect()
+    }
+
+    #[test]
+    fn the_probe_calls_every_command() {
+        let probe = commands(include_str!("probe.lua"), "redis.call('");
+        let mut used = BTreeSet::new();
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/ledger/redis");
+        for file in fs::read_dir(folder).unwrap() {
+            let path = file.unwrap().path();
+            if path.extension().is_none_or(|extension| extension != "lua") {
+                continue;
+            }
+            let source = fs::read_to_string(path).unwrap();
+            used.extend(commands(&source, "redis.call('").into_iter().map(str::to_owned));
+        }
+        // `read_all` calls these directly.
+        used.extend(["ZSCAN", "MGET"].map(str::to_owned));
+        let probe: BTreeSet<_> = probe.into_iter().map(str::to_owned).collect();
+        assert_eq!(probe, used);
+    }
+}

@@ -1,6 +1,7 @@
 -- Returns the state of buckets, and changes none. KEYS[5]... are the buckets. ARGV[2] is the room for counters,
 -- followed by the window of each bucket. Returns -1 and the time; or for each bucket: whether its key is counted in
--- the overflow bucket, what is charged, held, leased and granted, and ms until the window ends, or one that would begin now.
+-- the overflow bucket, what is charged, held, leased and granted, and ms until the window ends, or one that would begin
+-- now.
 
 register('read', function()
   set_room(ARGV[2])

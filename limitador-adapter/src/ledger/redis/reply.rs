@@ -10,9 +10,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// The reply of a function: integers.
-pub struct ScriptReply(pub std::vec::IntoIter<i64>);
+pub struct FunctionReply(pub std::vec::IntoIter<i64>);
 
-impl ScriptReply {
+impl FunctionReply {
     /// Returns whether the server is in a different calendar period than the caller assumed. If so, its time
     /// is the next number.
     pub fn is_elsewhere(&mut self) -> bool {
