@@ -350,6 +350,44 @@ async fn a_commit_whose_answer_was_lost_is_charged_once() {
     assert_eq!(books(&*ledger).await, [(30, 0)]);
 }
 
+/// Adapters of other versions read and write reservations as packed tables.
+#[tokio::test]
+async fn a_reservation_is_stored_as_a_packed_table() {
+    let redis = Redis::start();
+    let ledger = served(&redis.url(0));
+    let bucket = r#"{weir}:b:["default/llm/free","tokens","60000",[["auth.identity.userid","alice"]]]"#;
+    let month = Window::Period(Period::Month, ZoneName::UTC);
+    let monthly = Arc::new(Key { window: month, ..(*key("alice", Unit::Tokens)).clone() });
+    for (id, key, is_repacked) in [
+        ("1", key("alice", Unit::Tokens), false),
+        ("2", key("alice", Unit::Tokens), true),
+        ("3", Arc::clone(&monthly), false),
+        ("4", monthly, true),
+    ] {
+        let is_monthly = matches!(key.window, Window::Period(..));
+        let hold = Hold { key: Arc::clone(&key), charge_at: ChargeAt::CommitOrLapse, ..tokens("alice", 500) };
+        assert!(ledger.reserve(id, vec![hold], Moment::now()).await.unwrap().admitted);
+        let name = format!("{{weir}}:r:{id}");
+        let unpack = "return cjson.encode(cmsgpack.unpack(redis.call('GET', KEYS[1])))";
+        let stored = redis.command(&["EVAL", unpack, "1", &name]);
+        let stored: serde_json::Value = serde_json::from_str(&stored).unwrap();
+        assert_eq!((&stored["live"], &stored["advances"]), (&true.into(), &serde_json::json!({})));
+        let hold = &stored["holds"][0];
+        assert_eq!((hold[0] == bucket, &hold[1], &hold[3]), (!is_monthly, &500.into(), &false.into()));
+        let score = redis.command(&["ZSCORE", "{weir}:lapses", id]);
+        assert_eq!(hold[2].to_string(), score);
+        assert_eq!(hold[4].as_array().is_some_and(|ends| ends.len() >= 2), is_monthly, "{hold}");
+        if is_repacked {
+            let repack = "return redis.call('SET', KEYS[1], cmsgpack.pack(cmsgpack.unpack(redis.call('GET', KEYS[1]))))";
+            redis.command(&["EVAL", repack, "1", &name]);
+        }
+        let charge = Charge { key: Arc::clone(&key), amount: 30, warn_at: None, draw: None };
+        assert_eq!(ledger.commit(id, vec![charge], Moment::now()).await.unwrap(), Settled::Released);
+    }
+    assert_eq!(books(&*ledger).await, [(60, 0), (60, 0)]);
+    assert_eq!(ledger.size().await.unwrap().reservations, 0);
+}
+
 #[tokio::test]
 async fn ids_that_the_adapter_chooses_share_their_records() {
     let redis = Redis::start();

@@ -4,7 +4,7 @@ use crate::redis::{books, charge, served, tokens};
 use e2e::redis::Redis;
 use futures::future::{FutureExt, join_all};
 use limitador_adapter::ledger::moment::Moment;
-use limitador_adapter::ledger::{Hold, Ledger, LedgerOutcome, Settled, StorageFault, Unavailable};
+use limitador_adapter::ledger::{ChargeAt, Hold, Ledger, LedgerOutcome, Settled, StorageFault, Unavailable};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -79,6 +79,39 @@ async fn the_calls_of_a_batch_are_decided_one_after_another() {
     assert_eq!(admitted.collect::<Vec<_>>(), (0..CALLS).map(|id| id / 2 < 10).collect::<Vec<_>>());
     assert_eq!(books(&*ledger).await, [(0, 1000)]);
     assert_eq!(ledger.size().await.unwrap().holds, 10);
+}
+
+#[tokio::test]
+async fn each_call_of_a_batch_has_its_own_terms() {
+    let redis = Redis::start();
+    let ledger = served(&redis.url(0));
+    assert!(ledger.reserve("first", vec![tokens("first", 1)], Moment::now()).await.unwrap().admitted);
+    let hold = |user: usize| Hold {
+        max: if user.is_multiple_of(2) { 50 } else { 150 },
+        enforced: !user.is_multiple_of(3),
+        charge_at: if user.is_multiple_of(5) { ChargeAt::Admission } else { ChargeAt::CommitOrLapse },
+        ..tokens(&user.to_string(), 100)
+    };
+    let reserve = |user: usize| {
+        let (ledger, hold) = (Arc::clone(&ledger), hold(user));
+        async move {
+            let key = Arc::clone(&hold.key);
+            let outcome = ledger.reserve(&user.to_string(), vec![hold], Moment::now()).await.unwrap();
+            (outcome, ledger.read(&[key], Moment::now()).await.unwrap().remove(0))
+        }
+    };
+    for (user, (outcome, reading)) in join_all((0..CALLS).map(reserve)).await.into_iter().enumerate() {
+        let Hold { max, enforced, charge_at, .. } = hold(user);
+        let status = &outcome.statuses[0];
+        assert_eq!((status.max, status.limited), (max, max < 100 && enforced), "{user}");
+        assert_eq!(outcome.admitted, !status.limited, "{user}");
+        let books = match (outcome.admitted, charge_at) {
+            (false, _) => (0, 0),
+            (true, ChargeAt::Admission) => (100, 0),
+            (true, _) => (0, 100),
+        };
+        assert_eq!((reading.used, reading.held), books, "{user}");
+    }
 }
 
 #[tokio::test]

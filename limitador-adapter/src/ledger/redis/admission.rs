@@ -1,6 +1,6 @@
 //! The calls that need room in buckets.
 
-use super::arguments::{amount, charge_at, flag, lease_use, numbers_of_attempt, warn_rules};
+use super::arguments::{amount, charge_at, flag, held, numbers_of_attempt, terms, warn_rule};
 use super::library::Function;
 use super::{RedisLedger, key_name};
 use crate::ledger::moment::Moment;
@@ -21,20 +21,19 @@ impl RedisLedger {
         now: Moment,
     ) -> Result<LedgerOutcome, Unavailable> {
         let keys = self.keys_of_call([self.names.reservation(id)], holds.iter().map(|hold| &hold.key));
-        let rules = warn_rules(holds.iter().map(|hold| &hold.warn_at));
         let attempt = attempt.map(|attempt| numbers_of_attempt(&attempt)).unwrap_or_default();
         let run = |server: Duration| {
-            let mut arguments = vec![holds.len().to_string(), rules.clone(), attempt.clone()];
+            let mut arguments = vec![holds.len().to_string(), attempt.clone()];
             for hold in &holds {
-                arguments.extend([
+                let terms = terms([
                     key_name::window_at(&hold.key.window, server),
-                    amount(hold.amount.max(1)),
                     amount(hold.max),
                     hold.ttl.min(YEAR).as_millis().to_string(),
                     flag(hold.enforced),
                     charge_at(hold, server),
-                    lease_use(&hold.lease),
+                    warn_rule(&hold.warn_at),
                 ]);
+                arguments.extend([terms, held(hold)]);
             }
             self.run_in_batch(&self.batches.reserve, &keys, arguments, now)
         };
@@ -72,18 +71,17 @@ impl RedisLedger {
     /// Checks and charges without a hold.
     pub(super) async fn check(&self, hits: Vec<Hit>, now: Moment) -> Result<LedgerOutcome, Unavailable> {
         let keys = self.keys_of_call([], hits.iter().map(|hit| &hit.key));
-        let rules = warn_rules(hits.iter().map(|hit| &hit.warn_at));
         let run = |server: Duration| {
-            let mut arguments = vec![hits.len().to_string(), rules.clone()];
+            let mut arguments = vec![hits.len().to_string()];
             for hit in &hits {
-                arguments.extend([
+                let terms = terms([
                     key_name::window_at(&hit.key.window, server),
-                    amount(hit.need.max(1)),
                     amount(hit.max),
-                    amount(hit.charge),
                     flag(hit.when == When::Always),
                     flag(hit.enforced),
+                    warn_rule(&hit.warn_at),
                 ]);
+                arguments.extend([terms, amount(hit.need.max(1)), amount(hit.charge)]);
             }
             self.run_in_batch(&self.batches.hit, &keys, arguments, now)
         };

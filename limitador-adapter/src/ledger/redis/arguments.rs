@@ -4,8 +4,8 @@ use super::MAX_AMOUNT;
 use crate::ledger::calendar;
 use crate::ledger::crossing::WarnAt;
 use crate::ledger::sharded::shard::Attempt;
-use crate::ledger::stored::{DeferredCharge, StoredId};
-use crate::ledger::{ChargeAt, Hold, LeasePart, LeaseUse};
+use crate::ledger::stored::{DeferredCharge, StoredId, StoredResult};
+use crate::ledger::{Charge, ChargeAt, Hold, LeasePart, LeaseUse};
 use policy::model::{Tariff, UsageCost, Window};
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ pub fn numbers(numbers: impl IntoIterator<Item = u64>) -> String {
 }
 
 /// Returns the amount to charge now and the cost, in the order that the functions expect.
-pub fn deferred_numbers(deferred: &DeferredCharge) -> [u64; 8] {
+fn deferred_numbers(deferred: &DeferredCharge) -> [u64; 8] {
     let UsageCost { base, tariff, reasoning } = deferred.cost;
     let Tariff { input, cached, cache_write, cache_write_1h, output } = tariff;
     [deferred.now, base, input, cached, cache_write, cache_write_1h, output, reasoning]
@@ -33,16 +33,16 @@ pub fn numbers_of_attempt(attempt: &Attempt) -> String {
     format!("{} {}", attempt.shards.bits(), attempt.number)
 }
 
-/// Formats the thresholds of a call's buckets.
-pub fn warn_rules<'a>(rules: impl Iterator<Item = &'a Option<WarnAt>>) -> String {
-    let mut text = String::new();
-    for (position, rule) in (1_usize..).zip(rules) {
-        let Some(WarnAt { max, thresholds }) = rule else { continue };
-        let percents = thresholds.iter().map(|threshold| u64::from(threshold.percent()));
-        let numbers = numbers([*max].into_iter().chain(percents));
-        text.extend([&position.to_string(), " ", &numbers, ";"]);
-    }
-    text
+/// Joins the terms of a bucket. Many calls have the same terms, and the functions parse them once for a batch.
+pub fn terms<const N: usize>(terms: [String; N]) -> String {
+    terms.join(";")
+}
+
+/// Formats the thresholds of a bucket: the maximum and the percentages.
+pub fn warn_rule(rule: &Option<WarnAt>) -> String {
+    let Some(WarnAt { max, thresholds }) = rule else { return String::new() };
+    let percents = thresholds.iter().map(|threshold| u64::from(threshold.percent()));
+    numbers([*max].into_iter().chain(percents))
 }
 
 /// Formats when a hold is charged. A hold that is charged when it lapses includes the ends of the calendar
@@ -64,18 +64,34 @@ pub fn charge_at(hold: &Hold, server: Duration) -> String {
     }
 }
 
-/// Formats how a hold relates to leases.
-pub fn lease_use(of: &LeaseUse) -> String {
-    match of {
-        LeaseUse::None => String::new(),
-        LeaseUse::Lease => "lease".to_owned(),
-        LeaseUse::Draw(part) => lease_part(Some(part)),
+/// Formats the amount of a hold, and how it relates to leases.
+pub fn held(hold: &Hold) -> String {
+    let of = amount(hold.amount.max(1));
+    match &hold.lease {
+        LeaseUse::None => of,
+        LeaseUse::Lease => format!("{of};lease"),
+        LeaseUse::Draw(part) => format!("{of};{}", lease_part(part)),
     }
 }
 
-/// Formats what comes out of a lease.
-pub fn lease_part(part: Option<&LeasePart>) -> String {
-    part.map(|part| format!("{} {}", amount(part.amount), part.lease)).unwrap_or_default()
+/// Formats the amount of a charge, what is deferred, and what leaves a lease.
+pub fn charged(charge: &Charge, deferred: Option<DeferredCharge>) -> String {
+    let of = amount(charge.amount);
+    if deferred.is_none() && charge.draw.is_none() {
+        return of;
+    }
+    let deferred = deferred.map(|deferred| numbers(deferred_numbers(&deferred))).unwrap_or_default();
+    let draw = charge.draw.as_ref().map(lease_part).unwrap_or_default();
+    format!("{of};{deferred};{draw}")
+}
+
+fn lease_part(part: &LeasePart) -> String {
+    format!("{} {}", amount(part.amount), part.lease)
+}
+
+/// Formats the result that a reservation created.
+pub fn created(result: Option<&StoredResult>) -> String {
+    result.map(|result| format!("{} {}", amount(result.input), stored(&result.id))).unwrap_or_default()
 }
 
 pub fn flag(flag: bool) -> String {

@@ -7,20 +7,22 @@ local function attempt(call, key, field, count)
   return type(reply) == 'table' and reply.err or tostring(reply)
 end
 
--- Reads the records of the batch: those in KEYS, and for each reservation those of settled ids.
-local function fetch()
-  if #KEYS == 4 then return end
-  local names, asked = { AMENDED, unpack(KEYS, 5) }, {}
-  for at = 5, #KEYS do
-    if string.sub(KEYS[at], ID - 2, ID - 1) == 'r:' then
-      local record = place_of(string.sub(KEYS[at], ID))
-      if not asked[record] then
-        asked[record] = true
-        names[#names + 1], names[#names + 2] = NEWEST .. record, PREVIOUS .. record
+-- Reads the records of the batch: those in KEYS, and for each reservation those of settled ids. `counts` are the numbers
+-- of the calls' buckets.
+local function fetch(counts, own_keys)
+  local names, key = { AMENDED, unpack(KEYS, 5) }, 5
+  for call = 1, #counts do
+    if own_keys > 0 then
+      local place = place_of(KEYS[key])
+      if not place.asked then
+        place.asked = true
+        names[#names + 1], names[#names + 2] = place.newest, place.previous
       end
     end
+    key = key + own_keys + counts[call]
   end
-  for at, record in ipairs(redis.call('MGET', unpack(names))) do fetched[names[at]] = record end
+  local records = redis.call('MGET', unpack(names))
+  for at = 1, #names do fetched[names[at]] = records[at] end
 end
 
 -- Writes what the calls of the batch have left to write.
@@ -43,15 +45,18 @@ end
 local function batch_of(call, own_keys, own_arguments, fields)
   return function()
     set_room(ARGV[2])
-    fetch()
-    local replies, key, field = {}, 5, 3
+    local counts, field = {}, 3
     while ARGV[field] do
       local count = tonumber(ARGV[field])
-      for at = key + own_keys, key + own_keys + count - 1 do
-        -- It may have a value of another type. For that, GET has an error.
-        if not fetched[KEYS[at]] then fetched[KEYS[at]] = nil end
-      end
-      replies[#replies + 1] = attempt(call, key, field + 1, count)
+      counts[#counts + 1] = count
+      field = field + 1 + own_arguments + count * fields
+    end
+    fetch(counts, own_keys)
+    local replies, key = {}, 5
+    field = 4
+    for at = 1, #counts do
+      local count = counts[at]
+      replies[at] = attempt(call, key, field, count)
       key, field = key + own_keys + count, field + 1 + own_arguments + count * fields
     end
     write()

@@ -46,6 +46,15 @@ local KEYS, ARGV, now
 -- half hour before.
 local LAPSES, BUCKETS, HOLDS, LIMITS, AMENDED, LEASED, LAPSED, STORED, NEWEST, PREVIOUS, PREFIX, ID
 
+-- The names of the records of settled ids, by reservation and by what the ids of a record have in common.
+local places, places_of_ids
+
+-- Texts of numbers. The same times occur in most calls of a batch.
+local texts
+
+-- The terms of the batch's buckets by their text, because many calls have the same.
+local known_terms
+
 -- The records that a batch has read at its beginning, in one command. False: there is none, or it has been deleted.
 local fetched
 
@@ -65,9 +74,6 @@ local total, each, in_force, created
 -- The buckets of the call by name, their names in the order in which they were read, and whether AMENDED exists (nil:
 -- it has not been read).
 local buckets, order, is_amended
-
--- The thresholds of the call's buckets, by their positions in the call: the maximum, and the percentages.
-local rules
 
 -- The thresholds that this call's charges have reached: the requested bucket; and whether its overflow bucket
 -- was charged, the percentage, the maximum, the charged amount, and ms until the window ends.
@@ -108,30 +114,67 @@ local function delete(key)
   if fetched[key] ~= nil then fetched[key] = false end
 end
 
--- How one number and five numbers are written. The first call sets this, because a library has no access to `string`
--- while it is loaded.
-local INTEGER, FIVE_INTEGERS
+-- How one number and five numbers are written, and the byte of each pair of hexadecimal digits.
+local INTEGER, FIVE_INTEGERS, BYTES
 
-local function choose_formats()
+-- What is around the only hold in a packed reservation: before its bucket; after its ends; and after its time, if it has
+-- no ends.
+local BEFORE_HOLD, AFTER_HOLD, WITHOUT_ENDS
+
+-- The first call sets these constants, because a library has no access to `string` and `cmsgpack` while it is loaded.
+local function set_constants()
+  -- A map of three, a list of one, and a list of five.
+  BEFORE_HOLD = '\131' .. cmsgpack.pack('holds') .. '\145\149'
+  AFTER_HOLD = cmsgpack.pack('advances', {}, 'live', true)
+  WITHOUT_ENDS = cmsgpack.pack(false, {}) .. AFTER_HOLD
+  BYTES = {}
+  for byte = 0, 255 do BYTES[string.format('%02x', byte)] = string.char(byte) end
   -- '%d' is twice as fast as '%.0f', but not exact in a Redis for 32 bits.
   INTEGER = string.format('%d', MOST) == '9007199254740991' and '%d' or '%.0f'
   FIVE_INTEGERS = string.sub(string.rep(INTEGER .. ' ', 5), 1, -2)
 end
 
 local function text(number)
-  return string.format(INTEGER, number)
+  local known = texts[number]
+  if not known then
+    known = string.format(INTEGER, number)
+    texts[number] = known
+  end
+  return known
 end
 
 -- The name of a window: a length in ms, followed by "-sliding" for a sliding window; a period's name; or
 -- "Now" for a gauge. A period is followed by its bounds in ms: "Month-Europe/Berlin 1793487600000
--- 1796079600000".
-local function window_of(argument)
+-- 1796079600000". Returns the name and the bounds.
+local function parse_window(argument)
   if not string.find(argument, ' ', 1, true) then return argument end
   local name, from, to = string.match(argument, '^(%S+) (%d+) (%d+)$')
-  from, to = tonumber(from), tonumber(to)
+  return name, tonumber(from), tonumber(to)
+end
+
+-- Notes the bounds of a period for this call.
+local function note_period(name, from, to)
   if now < from or now >= to then elsewhere = true end
   calendar[name] = to
+end
+
+local function window_of(argument)
+  local name, from, to = parse_window(argument)
+  if from then note_period(name, from, to) end
   return name
+end
+
+-- Returns the terms of a bucket, which `parse` parses. They include the window, and the thresholds (empty: none).
+local function terms_of(argument, parse)
+  local known = known_terms[argument]
+  if not known then
+    known = parse(argument)
+    known.window, known.from, known.to = parse_window(known.window)
+    if known.rule == '' then known.rule = nil end
+    known_terms[argument] = known
+  end
+  if known.from then note_period(known.window, known.from, known.to) end
+  return known
 end
 
 -- Returns when a window ends that starts now.
@@ -281,19 +324,21 @@ end
 local function bucket(name)
   local known = buckets[name]
   if known then return known end
-  known = {
-    used = 0, ends = 0, held = 0, holds = 0, untils = 0, expires = 0, name = name, length = sliding_length(name),
-    first = 0, older = '', epoch = 0, granted = 0,
-  }
-  local record = get(name)
+  -- If the batch has read nothing, there may be a value of another type. For that, GET has an error.
+  local record = fetched[name] or redis.call('GET', name)
+  local used, ends, held, holds, untils, expires = 0, 0, 0, 0, 0, 0
   if record then
-    local used, ends, held, holds, untils = string.match(record, '^(%d+) (%d+) (%d+) (%d+) (%d+)$')
-    known.used, known.ends, known.there = tonumber(used), tonumber(ends), true
-    known.held, known.holds, known.untils = tonumber(held), tonumber(holds), tonumber(untils)
-    known.expires = math.max(known.ends, known.untils) + SPARE
-    if known.ends <= now then known.used, known.ends = 0, 0 end
-    if known.length and known.ends > 0 then read_slots(known) end
+    used, ends, held, holds, untils = string.match(record, '^(%d+) (%d+) (%d+) (%d+) (%d+)$')
+    -- An addition converts a text in half the time of tonumber.
+    used, ends, held, holds, untils = used + 0, ends + 0, held + 0, holds + 0, untils + 0
+    expires = math.max(ends, untils) + SPARE
+    if ends <= now then used, ends = 0, 0 end
   end
+  known = {
+    used = used, ends = ends, held = held, holds = holds, untils = untils, expires = expires, there = record and true,
+    name = name, length = sliding_length(name), first = 0, older = '', epoch = 0, granted = 0,
+  }
+  if known.length and ends > 0 then read_slots(known) end
   if is_amended == nil then is_amended = get(AMENDED) ~= false end
   if is_amended then amend(name, known) end
   buckets[name] = known
@@ -332,9 +377,9 @@ end
 
 -- Writes every changed bucket.
 local function save()
-  for _, name in ipairs(order) do
-    local it = buckets[name]
-    if it.changed then save_one(name, it) end
+  for at = 1, #order do
+    local it = buckets[order[at]]
+    if it.changed then save_one(it.name, it) end
   end
 end
 
@@ -523,12 +568,8 @@ local function warned_of(name)
   return PREFIX .. 'w:' .. name
 end
 
--- Parses "POSITION MAX PERCENT...;" for each bucket with thresholds.
-local function set_rules(text)
-  for at, rule in string.gmatch(text, '(%d+) ([%d ]+)') do rules[tonumber(at)] = rule end
-end
-
--- Remembers each threshold that a bucket has reached for the first time in its window.
+-- Remembers each threshold that a bucket has reached for the first time in its window. `rule` is the maximum and the
+-- percentages.
 local function warn(it, asked, rule)
   if not rule or it.used == 0 then return end
   local max, percents = string.match(rule, '^(%d+) (.*)$')
@@ -560,8 +601,8 @@ end
 -- Appends the reached thresholds to a reply of numbers: the position of the bucket in the call, and the numbers.
 -- `first` is the position of the call's first bucket in KEYS.
 local function report(told, first)
-  for _, one in ipairs(crossed) do
-    local at = first
+  for of = 1, #crossed do
+    local one, at = crossed[of], first
     while KEYS[at] and KEYS[at] ~= one.asked do at = at + 1 end
     told[#told + 1] = at - first + 1
     for _, number in ipairs(one.numbers) do told[#told + 1] = number end
@@ -569,42 +610,71 @@ local function report(told, first)
   return told
 end
 
--- Returns the name of the record of a settled id, and the byte that stands for the id there. Ids that differ only in
+-- Returns the names of the records of a settled id, and the byte that stands for the id there. Ids that differ only in
 -- their last two hexadecimal digits have a record for each half hour. Workers number their requests, so a record fills
--- up before the next one begins. Other ids have a record each.
-local function place_of(id)
-  local shared, digits = string.match(id, '^(.*)([0-9a-f][0-9a-f])$')
-  if not shared then return 'one:' .. id, '1' end
-  return 'all:' .. shared, string.char(tonumber(digits, 16))
+-- up before the next one begins. Other ids have a record each. `name` is the name of the reservation.
+local function place_of(name)
+  local byte, place = BYTES[string.sub(name, -2)], places[name]
+  if place then return place, byte or '1' end
+  local record = byte and 'all:' .. string.sub(name, ID, -3) or 'one:' .. string.sub(name, ID)
+  place = places_of_ids[record]
+  if not place then
+    place = { newest = NEWEST .. record, previous = PREVIOUS .. record, asked = false }
+    places_of_ids[record] = place
+  end
+  places[name] = place
+  return place, byte or '1'
 end
 
--- Remembers that an id is settled. The batch writes the record.
-local function settle(id)
-  local record, byte = place_of(id)
-  local name = NEWEST .. record
-  fetched[name] = (get(name) or '') .. byte
-  settled_records[name] = true
+-- Remembers that a reservation is settled. The batch writes the record.
+local function settle(name)
+  local place, byte = place_of(name)
+  fetched[place.newest] = (get(place.newest) or '') .. byte
+  settled_records[place.newest] = true
 end
 
-local function is_settled(id)
-  local record, byte = place_of(id)
-  local newest, previous = get(NEWEST .. record), get(PREVIOUS .. record)
+local function is_settled(name)
+  local place, byte = place_of(name)
+  local newest, previous = get(place.newest), get(place.previous)
   return newest and string.find(newest, byte, 1, true) or previous and string.find(previous, byte, 1, true)
+end
+
+-- Packs what follows the amount in the record of the most common reservation. That has one hold, in the requested
+-- bucket, which is charged when it lapses.
+local function pack_rest(untils, ends)
+  return cmsgpack.pack(untils, false, ends) .. AFTER_HOLD
+end
+
+-- Packs the most common reservation. The pieces are those that cmsgpack.pack makes of a table in three times the time.
+local function pack_hold(name, amount, rest)
+  return BEFORE_HOLD .. cmsgpack.pack(name, amount) .. rest
+end
+
+-- Unpacks a reservation, and the most common one from its pieces.
+local function unpack_reservation(record)
+  if string.sub(record, 1, #BEFORE_HOLD) == BEFORE_HOLD then
+    local offset, name, amount, untils = cmsgpack.unpack_limit(record, 3, #BEFORE_HOLD)
+    if string.sub(record, offset + 1) == WITHOUT_ENDS then
+      return { live = true, holds = { { name, amount, untils, false, {} } }, advances = {} }
+    end
+  end
+  return cmsgpack.unpack(record)
 end
 
 -- Returns the record of a reservation: a table, "settled", or nil.
 local function known_of(name)
   local record = get(name)
-  if not record then return is_settled(string.sub(name, ID)) and 'settled' or nil end
+  if not record then return is_settled(name) and 'settled' or nil end
   -- Earlier versions remembered settled ids like this.
   if record == 'settled' then return record end
   local untils = string.match(record, '^over (%d+)$')
   if untils then return tonumber(untils) > now and 'settled' or nil end
-  return cmsgpack.unpack(record)
+  return unpack_reservation(record)
 end
 
--- Takes an amount for a bucket out of a lease, or what is left of it. `part` is "AMOUNT LEASE".
+-- Takes an amount for a bucket out of a lease, or what is left of it. `part` is "AMOUNT LEASE" (empty: nothing).
 local function draw(part, asked)
+  if part == '' then return end
   local amount, lease = string.match(part, '^(%d+) (.*)$')
   if not amount then return end
   local name = PREFIX .. 'r:' .. lease
@@ -672,13 +742,13 @@ end
 
 -- Sets what belongs to one call of a batch.
 local function begin_call()
-  calendar, elsewhere, rules, crossed, created, buckets, order = {}, false, {}, {}, {}, {}, {}
+  calendar, elsewhere, crossed, created, buckets, order = {}, false, {}, {}, {}, {}
 end
 
 -- Sets what belongs to this call of the library. Expired holds end before anything else happens. If there are too
 -- many, the others still count until later calls end them. The sweep repeats until none is left.
 local function begin(keys, arguments)
-  if not INTEGER then choose_formats() end
+  if not INTEGER then set_constants() end
   KEYS, ARGV = keys, arguments
   LAPSES, BUCKETS, HOLDS, LIMITS = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
   PREFIX = string.sub(LAPSES, 1, -string.len('lapses') - 1)
@@ -690,6 +760,7 @@ local function begin(keys, arguments)
     local time = redis.call('TIME')
     now = time[1] * 1000 + math.floor(time[2] / 1000)
   end
+  places, places_of_ids, known_terms, texts = {}, {}, {}, {}
   fetched, lapsing, lapsed_ids, deleted, held_more, settled_records = {}, {}, {}, {}, 0, {}
   lapsed, total, each, in_force, is_amended = {}, 0, 0, 1, nil
   begin_call()

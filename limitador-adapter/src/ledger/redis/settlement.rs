@@ -1,6 +1,6 @@
 //! The ends of reservations.
 
-use super::arguments::{amount, deferred_numbers, lease_part, numbers, stored, warn_rules};
+use super::arguments::{charged, created, terms, warn_rule};
 use super::reply::FunctionReply;
 use super::{RedisLedger, key_name};
 use crate::ledger::moment::Moment;
@@ -63,18 +63,13 @@ impl RedisLedger {
     ) -> Result<FunctionReply, Unavailable> {
         let keys =
             self.keys_of_call([self.names.reservation(id)], charges.clone().map(|(charge, _)| &charge.key));
-        let stored = result.map(|result| stored(&result.id)).unwrap_or_default();
-        let input = amount(result.map_or(0, |result| result.input));
-        let rules = warn_rules(charges.clone().map(|(charge, _)| &charge.warn_at));
-        let buckets = charges.clone().count().to_string();
+        let (created, buckets) = (created(result), charges.clone().count().to_string());
         let run = |server: Duration| {
-            let mut arguments = vec![buckets.clone(), stored.clone(), input.clone(), rules.clone()];
+            let mut arguments = vec![buckets.clone(), created.clone()];
             for (charge, deferred) in charges.clone() {
-                let deferred =
-                    deferred.map(|deferred| numbers(deferred_numbers(&deferred))).unwrap_or_default();
                 let window = key_name::window_at(&charge.key.window, server);
-                let draw = lease_part(charge.draw.as_ref());
-                arguments.extend([window, amount(charge.amount), deferred, draw]);
+                let terms = terms([window, warn_rule(&charge.warn_at)]);
+                arguments.extend([terms, charged(charge, deferred)]);
             }
             self.run_in_batch(&self.batches.commit, &keys, arguments, now)
         };
