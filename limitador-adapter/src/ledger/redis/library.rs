@@ -47,8 +47,18 @@ functions! {
     Probe: "probe",
 }
 
-const COMMON: &str =
-    concat!(include_str!("common.lua"), include_str!("stored.lua"), include_str!("batch.lua"));
+/// What the functions have in common. Each file uses what those before it define.
+const COMMON: &str = concat!(
+    include_str!("common.lua"),
+    include_str!("buckets.lua"),
+    include_str!("charges.lua"),
+    include_str!("thresholds.lua"),
+    include_str!("reservations.lua"),
+    include_str!("lapses.lua"),
+    include_str!("begin.lua"),
+    include_str!("stored.lua"),
+    include_str!("batch.lua"),
+);
 
 struct Library {
     name: String,
