@@ -7,8 +7,8 @@ local function attempt(call, key, field, count)
   return type(reply) == 'table' and reply.err or tostring(reply)
 end
 
--- Reads the records of the batch: those in KEYS, and for each reservation those of settled ids. `counts` are the numbers
--- of the calls' buckets.
+-- Reads the records of the batch: those in KEYS, and for each reservation those of settled ids. `counts` has the number
+-- of buckets of each call.
 local function fetch(counts, own_keys)
   local names, key = { AMENDED, unpack(KEYS, 5) }, 5
   for call = 1, #counts do
@@ -47,7 +47,7 @@ local function batch_of(call, own_keys, own_arguments, fields)
     set_room(ARGV[2])
     local counts, field = {}, 3
     while ARGV[field] do
-      local count = tonumber(ARGV[field])
+      local count = ARGV[field] + 0
       counts[#counts + 1] = count
       field = field + 1 + own_arguments + count * fields
     end

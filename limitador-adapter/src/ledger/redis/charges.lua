@@ -11,7 +11,7 @@ end
 
 local function hold(it, amount, untils)
   it.held, it.holds = math.min(it.held + amount, MOST), it.holds + 1
-  it.untils = math.max(it.untils, untils)
+  if untils > it.untils then it.untils = untils end
   it.changed = true
 end
 

@@ -2,10 +2,10 @@
 -- background result that it created (empty: none): the estimated input and its id. Then follow for each bucket its
 -- terms "WINDOW;RULE" and the amount. RULE is the thresholds. The amount is "AMOUNT" or "AMOUNT;LATER;DRAW". LATER is
 -- the charges that wait until the result is seen (empty: none): the part that is charged now, and the cost. DRAW is
--- what leaves a lease if the reservation is unknown. Returns -1 and the time; or 0 if holds
--- were released, 1 if there were none, 2 if it was settled before, 3 if charges are deferred; then the shards of the
--- reservation (0: all of it is here, or it is unknown); then, for each deferred charge, the amount that an earlier
--- read charged; then the thresholds that were reached.
+-- what leaves a lease if the reservation is unknown. Returns -1 and the time; or 0 if holds were released, 1 if there
+-- were none, 2 if it was settled before, 3 if charges are deferred; then the shards of the reservation (0: all of it is
+-- here, or it is unknown); then, for each deferred charge, the amount that an earlier read charged; then the thresholds
+-- that were reached.
 
 local OWN_KEYS, OWN_ARGUMENTS, FIELDS = 1, 1, 2
 
@@ -83,7 +83,8 @@ end
 
 local function commit(key, field, count)
   local reservation, id = KEYS[key], string.sub(KEYS[key], ID)
-  local input, stored = string.match(ARGV[field], '^(%d+) (.*)$')
+  local input, stored
+  if ARGV[field] ~= '' then input, stored = string.match(ARGV[field], '^(%d+) (.*)$') end
   local charges = charges_of(key, field + OWN_ARGUMENTS, count)
   if elsewhere then return { -1, now } end
   local known = known_of(reservation)

@@ -117,8 +117,8 @@ end
 -- How one number and five numbers are written, and the byte of each pair of hexadecimal digits.
 local INTEGER, FIVE_INTEGERS, BYTES
 
--- What is around the only hold in a packed reservation: before its bucket; after its ends; and after its time, if it has
--- no ends.
+-- What is around the only hold in a packed reservation: before its bucket; after its ends; and after its time, if it
+-- has no ends.
 local BEFORE_HOLD, AFTER_HOLD, WITHOUT_ENDS
 
 -- The first call sets these constants, because a library has no access to `string` and `cmsgpack` while it is loaded.

@@ -1,7 +1,7 @@
--- Checks and charges without a hold. The arguments of a call are for each bucket its terms, the required room, and
--- the charge. The terms are "WINDOW;MAX;ALWAYS;REFUSES;RULE": whether it is charged in any case and whether lack of room
--- refuses (0 or 1), and the thresholds. Returns -1 and the time; or whether all had room, the buckets' statuses, and
--- the thresholds that were reached.
+-- Checks and charges without a hold. The arguments of a call are for each bucket its terms, the required room, and the
+-- charge. The terms are "WINDOW;MAX;ALWAYS;REFUSES;RULE": whether it is charged in any case, whether lack of room
+-- refuses (0 or 1 each), and the thresholds. Returns -1 and the time; or whether all had room, the buckets' statuses,
+-- and the thresholds that were reached.
 
 local OWN_KEYS, OWN_ARGUMENTS, FIELDS = 0, 0, 3
 
@@ -39,7 +39,8 @@ local function hit(key, field, count)
     end
   end
   save()
-  local told = { admitted and 1 or 0 }
+  -- The list has room for the status of a bucket, so it need not grow.
+  local told = { admitted and 1 or 0, nil, nil, nil, nil, nil, nil, nil }
   for _, want in ipairs(wants) do
     status(told, want.it, want.terms.window, want.need, want.terms.max, want.limited, want.name ~= want.asked)
   end

@@ -44,7 +44,8 @@ local function wants_of(key, field, count)
 end
 
 local function answer(wants, first, admitted, turn)
-  local told = { admitted and 1 or 0, turn }
+  -- The list has room for the status of a bucket, so it need not grow.
+  local told = { admitted and 1 or 0, turn, nil, nil, nil, nil, nil, nil, nil }
   for at = 1, #wants do
     local want = wants[at]
     local it, name = want.it, want.name
@@ -135,7 +136,8 @@ end
 
 local function reserve(key, field, count)
   local reservation, first = KEYS[key], key + 1
-  local shards, attempt = string.match(ARGV[field], '^(%d+) (%d+)$')
+  local shards, attempt
+  if ARGV[field] ~= '' then shards, attempt = string.match(ARGV[field], '^(%d+) (%d+)$') end
   local wants = wants_of(key, field + OWN_ARGUMENTS, count)
   if elsewhere then return { -1, now } end
 
