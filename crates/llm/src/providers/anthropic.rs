@@ -35,6 +35,9 @@ pub(super) const PROVIDER: Provider = Provider {
         (Post, Version, &["skills"], Anthropic, Manage),
         (Get, Version, &["skills", "*"], Anthropic, Manage),
         (Delete, Version, &["skills", "*"], Anthropic, Manage),
+        (Get, Version, &["organizations", "cost_report"], Anthropic, Manage),
+        (Get, Version, &["organizations", "usage_report", "messages"], Anthropic, Manage),
+        (Get, Version, &["organizations", "usage_report", "claude_code"], Anthropic, Manage),
     ],
     request: &[
         (Object::Body, "thinking", Place::Tag),

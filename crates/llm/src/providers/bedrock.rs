@@ -25,6 +25,8 @@ pub(super) const PROVIDER: Provider = Provider {
         (Get, Root, &["foundation-models"], Bedrock, Models),
         (Get, Root, &["foundation-models", "*"], Bedrock, Models),
         (Get, Root, &["inference-profiles"], Bedrock, Models),
+        (Get, Root, &["async-invoke"], Bedrock, Manage),
+        (Get, Root, &["async-invoke", "*"], Bedrock, Manage),
         (Get, Root, &["model-invocation-jobs"], Bedrock, Manage),
         (Post, Root, &["model-invocation-job"], Bedrock, Manage),
         (Get, Root, &["model-invocation-job", "*"], Bedrock, Manage),
@@ -35,6 +37,7 @@ pub(super) const PROVIDER: Provider = Provider {
     request: &[
         (Object::Body, "modelId", Place::ModelId),
         (Object::Body, "inputText", Place::Content),
+        (Object::Body, "inputImage", Place::Media(Media::Image)),
         (Object::Body, "maxTokens", Place::Maximum(MaximumField::Other(0))),
         (Object::Body, "numResults", Place::Completions),
         (Object::Body, "max_gen_len", Place::Maximum(MaximumField::Other(2))),

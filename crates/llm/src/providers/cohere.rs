@@ -35,6 +35,8 @@ pub(super) const PROVIDER: Provider = Provider {
         (Get, Version, &["embed-jobs", "*"], Cohere, Manage),
         (Post, Version, &["embed-jobs", "*", "cancel"], Cohere, Manage),
         (Post, Version, &["check-api-key"], Cohere, Manage),
+        (Get, Version, &["finetuning", "finetuned-models"], Cohere, Manage),
+        (Get, Version, &["finetuning", "finetuned-models", "*"], Cohere, Manage),
     ],
     request: &[
         (Object::Body, "query", Place::Content),

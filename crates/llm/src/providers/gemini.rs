@@ -31,6 +31,8 @@ pub(super) const PROVIDER: Provider = Provider {
         (Get, Version, &["cachedContents"], Gemini, Manage),
         (Get, Version, &["cachedContents", "*"], Gemini, Manage),
         (Delete, Version, &["cachedContents", "*"], Gemini, Manage),
+        (Post, Version, &["cachedContents", "*"], Gemini, Manage),
+        (Post, Version, &["auth_tokens"], Gemini, Manage),
         (Get, Version, &["operations", "*"], Gemini, Manage),
         (Get, Version, &["models", "*", "operations", "*"], Gemini, Manage),
         (Get, Version, &["tunedModels"], Gemini, Models),
@@ -42,6 +44,9 @@ pub(super) const PROVIDER: Provider = Provider {
         (Post, Version, &["fileSearchStores"], Gemini, Manage),
         (Get, Version, &["fileSearchStores", "*"], Gemini, Manage),
         (Delete, Version, &["fileSearchStores", "*"], Gemini, Manage),
+        (Get, Version, &["fileSearchStores", "*", "documents"], Gemini, Manage),
+        (Get, Version, &["fileSearchStores", "*", "documents", "*"], Gemini, Manage),
+        (Delete, Version, &["fileSearchStores", "*", "documents", "*"], Gemini, Manage),
     ],
     tokenless_paths: &[tokenless_path],
     request: &[
@@ -209,9 +214,14 @@ fn path(last: &str, before: &[&str]) -> Option<Route> {
     Some(Route { dialect, operation: Some(operation), model, stream: Some(stream), ..Route::default() })
 }
 
-/// Recognises calls that count tokens or read a stored result and have the model in their path.
+/// Recognises uploads to a store, and calls that count tokens or read a stored result and have the model in
+/// their path.
 fn tokenless_path(segments: &[&str]) -> Option<(Dialect, Operation)> {
     let (last, before) = segments.split_last()?;
+    if let ["upload", "v1beta", "fileSearchStores"] = before {
+        let store = last.strip_suffix(":uploadToFileSearchStore")?;
+        return is_plain(store).then_some((Dialect::Gemini, Operation::Manage));
+    }
     let counts = || last.strip_suffix("countTokens").or_else(|| last.strip_suffix("computeTokens"));
     let (model, operation) = match last.strip_suffix("fetchPredictOperation") {
         Some(model) => (model, Operation::Manage),

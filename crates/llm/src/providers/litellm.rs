@@ -1,12 +1,19 @@
 //! The additions of LiteLLM's proxy to OpenAI's API.
 
 use super::Provider;
+use crate::request::Dialect::Unknown;
+use crate::request::Operation::CountTokens;
 use crate::request::place::{Object, Place, SessionSource};
+use crate::request::tokenless::Base::Root;
+use crate::request::tokenless::Method::Post;
 use crate::response::place::Node;
 
 #[rustfmt::skip]
 pub(super) const PROVIDER: Provider = Provider {
     name: "LiteLLM",
+    tokenless: &[
+        (Post, Root, &["utils", "token_counter"], Unknown, CountTokens),
+    ],
     request: &[
         (Object::Body, "litellm_metadata", Place::LitellmMetadata),
         (Object::Body, "litellm_session_id", Place::Session(SessionSource::LitellmSessionId)),

@@ -2,12 +2,12 @@
 
 use super::Provider;
 use crate::request::Dialect::Unknown;
-use crate::request::Operation::{Completion, CountTokens};
+use crate::request::Operation::{Completion, CountTokens, Manage, Models};
 use crate::request::maximum::MaximumField;
 use crate::request::place::{Media, Object, Place};
 use crate::request::route::{ANY, PathEnd};
 use crate::request::tokenless::Base::Root;
-use crate::request::tokenless::Method::Post;
+use crate::request::tokenless::Method::{Get, Post};
 use crate::response::Field;
 use crate::response::place::Node;
 
@@ -18,6 +18,9 @@ pub(super) const PROVIDER: Provider = Provider {
         PathEnd::new(ANY, &["completion", "infill"], Unknown, Completion),
     ],
     tokenless: &[
+        (Get, Root, &["props"], Unknown, Models),
+        (Get, Root, &["slots"], Unknown, Manage),
+        (Get, Root, &["lora-adapters"], Unknown, Models),
         (Post, Root, &["tokenize"], Unknown, CountTokens),
         (Post, Root, &["detokenize"], Unknown, CountTokens),
         (Post, Root, &["apply-template"], Unknown, CountTokens),

@@ -2,14 +2,18 @@
 //! OpenAI's API, and the names of their counts reveal their usage, so they need no file.
 
 mod anthropic;
+mod assemblyai;
 mod azure;
 mod bedrock;
 mod clova;
 mod cohere;
 mod dashscope;
 mod dify;
+mod elevenlabs;
 mod gemini;
+mod gigachat;
 mod groq;
+mod kobold_cpp;
 mod litellm;
 mod llama_api;
 mod llama_cpp;
@@ -21,14 +25,20 @@ mod openai;
 mod openrouter;
 mod perplexity;
 mod replicate;
+mod runpod;
 mod salesforce;
+mod samba_studio;
 mod sglang;
+mod text_generation_webui;
 mod tgi;
+mod triton;
 mod unknown;
 mod vllm;
+mod volcengine;
 mod watsonx;
 mod xai;
 mod yandex;
+mod zhipu;
 
 use crate::refusal::{RefusalFacts, RefusalReply};
 use crate::request::image::ImageFormula;
@@ -112,11 +122,15 @@ pub(crate) const PROVIDERS: &[&Provider] = &[
     &cohere::PROVIDER,
     &mistral::PROVIDER,
     &ollama::PROVIDER,
+    &assemblyai::PROVIDER,
     &azure::PROVIDER,
     &clova::PROVIDER,
     &dashscope::PROVIDER,
     &dify::PROVIDER,
+    &elevenlabs::PROVIDER,
+    &gigachat::PROVIDER,
     &groq::PROVIDER,
+    &kobold_cpp::PROVIDER,
     &litellm::PROVIDER,
     &llama_api::PROVIDER,
     &llama_cpp::PROVIDER,
@@ -125,13 +139,19 @@ pub(crate) const PROVIDERS: &[&Provider] = &[
     &openrouter::PROVIDER,
     &perplexity::PROVIDER,
     &replicate::PROVIDER,
+    &runpod::PROVIDER,
     &salesforce::PROVIDER,
+    &samba_studio::PROVIDER,
     &sglang::PROVIDER,
+    &text_generation_webui::PROVIDER,
     &tgi::PROVIDER,
+    &triton::PROVIDER,
     &vllm::PROVIDER,
+    &volcengine::PROVIDER,
     &watsonx::PROVIDER,
     &xai::PROVIDER,
     &yandex::PROVIDER,
+    &zhipu::PROVIDER,
 ];
 
 /// What the clients and servers of an API expect, depending on the dialect.

@@ -2,10 +2,12 @@
 
 use super::{Provider, UsageHeader};
 use crate::request::Dialect::Unknown;
-use crate::request::Operation::Completion;
+use crate::request::Operation::{Completion, Models};
 use crate::request::maximum::MaximumField;
 use crate::request::place::{Object, Place, Settings};
 use crate::request::route::{ANY, PathEnd};
+use crate::request::tokenless::Base::Root;
+use crate::request::tokenless::Method::Get;
 use crate::response::Field;
 use crate::response::place::Node;
 
@@ -15,6 +17,9 @@ pub(super) const PROVIDER: Provider = Provider {
     calls: &[
         PathEnd::new(ANY, &["generate"], Unknown, Completion),
         PathEnd::new(ANY, &["generate_stream"], Unknown, Completion).streaming(),
+    ],
+    tokenless: &[
+        (Get, Root, &["info"], Unknown, Models),
     ],
     request: &[
         (Object::Body, "parameters", Place::Settings(Settings::Parameters)),
@@ -26,6 +31,7 @@ pub(super) const PROVIDER: Provider = Provider {
         (Object::Settings, "return_full_text", Place::Tag),
         (Object::Settings, "decoder_input_details", Place::Tag),
         (Object::Parameters, "max_new_tokens", Place::Maximum(MaximumField::Setting(Settings::Parameters))),
+        (Object::Parameters, "n", Place::Completions),
         (Object::Parameters, "best_of", Place::Completions),
         (Object::Parameters, "num_return_sequences", Place::Completions),
     ],

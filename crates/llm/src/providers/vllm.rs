@@ -1,12 +1,25 @@
 //! vLLM's additions to OpenAI's API.
 
 use super::Provider;
+use crate::request::Dialect::Unknown;
+use crate::request::Operation::{Manage, Models};
 use crate::request::place::{Object, Place};
+use crate::request::tokenless::Base::{Root, Version};
+use crate::request::tokenless::Method::{Get, Post};
 use crate::response::place::Node;
 
 #[rustfmt::skip]
 pub(super) const PROVIDER: Provider = Provider {
     name: "vLLM",
+    tokenless: &[
+        (Get, Root, &["health"], Unknown, Manage),
+        (Get, Root, &["load"], Unknown, Manage),
+        (Get, Root, &["metrics"], Unknown, Manage),
+        (Get, Root, &["ping"], Unknown, Manage),
+        (Get, Root, &["version"], Unknown, Models),
+        (Post, Version, &["load_lora_adapter"], Unknown, Models),
+        (Post, Version, &["unload_lora_adapter"], Unknown, Models),
+    ],
     request: &[
         (Object::Body, "cache_salt", Place::Name),
         (Object::Body, "request_id", Place::Name),
@@ -28,7 +41,7 @@ pub(super) const PROVIDER: Provider = Provider {
     ],
     response: &[
         (Node::Anywhere, "prompt_logprobs", Node::Other),
-        (Node::Anywhere, "token_ids", Node::Other),
+        (Node::Anywhere, "token_ids", Node::TokenIds),
         (Node::Anywhere, "prompt_token_ids", Node::Other),
     ],
     ..Provider::NOTHING

@@ -2,6 +2,7 @@
 //! that a model may read.
 
 mod files;
+mod tensor;
 
 use super::given::{GivenBool, GivenText, Kept};
 use super::image::SizedImages;
@@ -14,6 +15,7 @@ use super::tally::CharacterTally;
 use crate::json::{Counted, Reader, characters};
 use crate::response::count;
 use files::MessagePart;
+use tensor::{OpenTensor, SettingsText};
 
 /// The longest tag, in characters. Some types are longer than 40 characters.
 const TAG: u64 = 64;
@@ -65,6 +67,8 @@ pub(super) struct Gather {
     open: Open,
     part: MessagePart,
     file: Files,
+    tensor: OpenTensor,
+    settings: SettingsText,
 }
 
 impl Gather {
@@ -241,7 +245,9 @@ impl Reader for Gather {
             Place::Root => self.over = !self.list,
             Place::Media(_) => self.end_file(),
             Place::Content | Place::Prompt | Place::PromptItem => {
-                self.prompts = self.prompts.saturating_add(u64::from(place == Place::PromptItem));
+                if place == Place::PromptItem && !self.end_tensor() {
+                    self.prompts = self.prompts.saturating_add(1);
+                }
                 self.has_parts = true;
                 self.end_file();
                 self.end_part();
@@ -269,6 +275,9 @@ impl Reader for Gather {
 
     fn text(&mut self, place: Place, piece: &[u8]) {
         let characters = characters(piece);
+        if matches!(place, Place::Tensor | Place::Settings(_)) {
+            self.settings.add(piece, self.open.bytes == 0);
+        }
         if place.is_text() {
             self.tally.add_text(characters);
             return;
@@ -293,7 +302,12 @@ impl Reader for Gather {
             Place::Text | Place::Unknown | Place::UnknownElement | Place::Content | Place::Prompt => {}
             Place::PromptItem => self.prompts = self.prompts.saturating_add(1),
             Place::Nowhere => {}
-            Place::Tag | Place::Settings(_) | Place::StreamOptionsVariant | Place::Format => {
+            Place::TensorName | Place::Tensor => self.tensor_text(place),
+            Place::Settings(_) => {
+                self.settings_text();
+                self.tally.add_name(characters, TAG);
+            }
+            Place::Tag | Place::StreamOptionsVariant | Place::Format => {
                 self.tally.add_name(characters, TAG);
             }
             Place::Name | Place::Model | Place::ModelVariant | Place::ModelId | Place::User => {
@@ -383,6 +397,7 @@ impl Reader for Gather {
             {
                 self.add_tokens(1);
             }
+            Place::Tensor => self.tensor_number(token),
             Place::UnknownElement => {
                 let bytes = u64::try_from(token.len()).unwrap_or(u64::MAX);
                 self.add_scalars(1, bytes);

@@ -93,8 +93,14 @@ impl Maxima {
 
     /// Adds a value in an element of a list. A server that honours it generates that much for each element.
     pub(crate) fn add_element(&mut self, value: Option<u64>) {
-        self.add_possible(value);
-        self.elements = self.elements.saturating_add(value.unwrap_or_default());
+        let value = value.unwrap_or_default();
+        self.add_elements(value, value);
+    }
+
+    /// Adds the values of several elements: the largest one, and their sum.
+    pub(crate) fn add_elements(&mut self, largest: u64, sum: u64) {
+        self.add_possible(Some(largest));
+        self.elements = self.elements.saturating_add(sum);
     }
 
     /// Adds a value under a key in another case.
@@ -179,7 +185,11 @@ pub(crate) enum Shape {
 
 /// Returns whether a key is a known name for a maximum, ignoring case, hyphens and underscores.
 pub(super) fn is_maximum(key: &[u8]) -> bool {
-    let (mut folded, mut name, mut length) = ([0; MAX_NAME], [0; 20], 0usize);
+    // `maxLength` is a part of JSON schemas.
+    if matches!(key, b"max_length" | b"genamt") {
+        return true;
+    }
+    let (mut folded, mut name, mut length) = ([0; MAX_NAME], [0; 24], 0usize);
     let key = names::folded(key, &mut folded).unwrap_or(key);
     for byte in key.iter().filter(|byte| !matches!(byte, b'_' | b'-')) {
         let Some(place) = name.get_mut(length) else { return false };
@@ -197,6 +207,12 @@ pub(super) fn is_maximum(key: &[u8]) -> bool {
             | b"maxnewtokens"
             | b"maxgeneratedtokens"
             | b"maxgenlen"
+            | b"maximumtokens"
+            | b"maxoutputsize"
+            | b"maxoutputlength"
+            | b"maxresponsetokens"
+            | b"maxtokenstogenerate"
+            | b"maxresponseoutputtokens"
             | b"numpredict"
             | b"npredict"
             | b"requestoutputlen"

@@ -103,6 +103,9 @@ pub(crate) enum Place {
     Prompt,
     /// One of several prompts.
     PromptItem,
+    /// The name of a tensor, and its values.
+    TensorName,
+    Tensor,
     /// Tool calls. Their names and arguments are read.
     Calls,
     /// The tool definitions.
@@ -204,7 +207,6 @@ impl json::JsonPlace for Place {
             | Place::Metadata
             | Place::LitellmMetadata
             | Place::Label
-            | Place::Settings(_)
             | Place::StreamOptionsVariant
             | Place::Text
             | Place::Unknown
@@ -235,6 +237,9 @@ impl json::JsonPlace for Place {
             | Place::PossibleMaximum
             | Place::ElementMaximum
             | Place::Completions
+            | Place::Settings(_)
+            | Place::TensorName
+            | Place::Tensor
             | Place::PartType
             | Place::Media(Media::Image | Media::Audio)
             | Place::Source(Media::Image | Media::Audio)
@@ -270,12 +275,20 @@ impl Place {
                 NAMES.find(settings.object(), key).or_else(|| NAMES.find(Object::Settings, key))
             }
             Place::Content => NAMES.find(Object::Content, key),
-            Place::Prompt | Place::PromptItem => {
-                NAMES.find(Object::Prompt, key).or_else(|| NAMES.find(Object::Content, key))
+            Place::Prompt => NAMES.find(Object::Prompt, key).or_else(|| NAMES.find(Object::Content, key)),
+            Place::PromptItem if key == b"name" => Some(Place::TensorName),
+            Place::PromptItem if key == b"data" => Some(Place::Tensor),
+            // Only a single prompt can be one that the server stores.
+            Place::PromptItem => {
+                let known = NAMES.find(Object::Prompt, key).filter(|place| *place != Place::Context);
+                known.or_else(|| NAMES.find(Object::Content, key))
             }
 
             Place::Calls => NAMES.find(Object::Call, key),
             Place::Tools => return (tool(key), KeyIs::Text),
+            // A value with its type beside it.
+            Place::Maximum(_) | Place::PossibleMaximum if key == b"value" => Some(Place::PossibleMaximum),
+            Place::ElementMaximum if key == b"value" => Some(Place::ElementMaximum),
             Place::ToolConfig => NAMES.find(Object::ToolConfig, key),
             Place::Format => format(key),
             Place::Tag
@@ -303,7 +316,11 @@ impl Place {
             Place::Reference(_) => Some(Place::Name),
             Place::Context if is_context(key) => Some(Place::Context),
             Place::Context => Some(Place::Tag),
-            Place::Nowhere | Place::Text | Place::Unknown | Place::UnknownElement => None,
+            Place::Nowhere | Place::Text | Place::TensorName | Place::Tensor => None,
+            Place::Unknown | Place::UnknownElement => {
+                let named = NAMES.find(Object::Content, key);
+                named.filter(|place| matches!(place, Place::Media(Media::Image | Media::Audio)))
+            }
         };
         match known {
             Some(place) => (place, KeyIs::Known),

@@ -4,7 +4,17 @@
 use super::tokenless;
 
 /// The names that providers give to results, as the segment before an id.
-const KINDS: [&str; 6] = ["responses", "interactions", "runs", "completions", "batches", "jobs"];
+const KINDS: [&str; 9] = [
+    "responses",
+    "interactions",
+    "runs",
+    "completions",
+    "batches",
+    "jobs",
+    "tasks",
+    "status",
+    "async-result",
+];
 
 /// Returns the id of the stored result that a request reads or cancels. The path must be spelled exactly as
 /// its provider spells it. With another spelling, it may be any other call.
@@ -28,7 +38,11 @@ pub fn is_always_later(path: &str) -> bool {
     let mut next = || segments.next().unwrap_or_default();
     matches!(
         (next(), next(), next()),
-        ("runs", "threads", _) | ("runs", _, "threads") | ("completions", "chat", "async")
+        ("runs", "threads", _)
+            | ("runs", _, "threads")
+            | ("completions", "chat", "async")
+            | ("tasks", "generations", "contents")
+            | ("run", _, "v2")
     )
 }
 
@@ -52,6 +66,9 @@ mod tests {
             ("GET", "/v1/batches/batch_1", Some("batch_1")),
             ("GET", "/v1/batch/jobs/1", Some("1")),
             ("GET", "/v1/messages/batches/msgbatch_1/results", Some("msgbatch_1")),
+            ("GET", "/api/paas/v4/async-result/8", Some("8")),
+            ("GET", "/api/v3/contents/generations/tasks/cgt-1", Some("cgt-1")),
+            ("GET", "/v2/ep/status/job-1", Some("job-1")),
             ("DELETE", "/v1/responses/resp_1", None),
             ("GET", "/v1/responses/resp_1/input_items", None),
             ("GET", "/v1/responses/resp%5F1", None),
@@ -76,6 +93,8 @@ mod tests {
             "/v1/threads/runs/?x=1",
             "/async/chat/completions",
             "/openai/threads/t/runs",
+            "/api/v3/contents/generations/tasks",
+            "/v2/ep/run",
         ] {
             assert!(is_always_later(path), "{path}");
         }

@@ -14,6 +14,7 @@ pub(crate) mod decode;
 mod document;
 mod envelopes;
 mod frames;
+mod media;
 mod names;
 pub(crate) mod place;
 mod pointed;

@@ -165,6 +165,13 @@ pub(super) fn is_usage(key: &[u8]) -> bool {
     is_named_usage(key) || matches!(first, Some(b't' | b'T')) && is_about_tokens(Normal::of(key).text())
 }
 
+/// Returns whether a member has the name of an image or a recording: `audio_base64`, `images`, `b64_video`.
+pub(super) fn is_media(key: &[u8]) -> bool {
+    let mut key = Normal::of(key);
+    let key = key.text();
+    [&b"audio"[..], b"image", b"video", b"base64", b"b64"].iter().any(|kind| contains(key, kind))
+}
+
 fn is_about_tokens(key: &[u8]) -> bool {
     let rest = key.strip_prefix(b"token").unwrap_or_default();
     matches!(rest, b"s" | b"count" | b"counts" | b"metadata" | b"info" | b"stats" | b"statistics")

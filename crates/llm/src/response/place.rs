@@ -38,6 +38,12 @@ pub(crate) enum Node {
     Root,
     /// A place without generated text, however long it is.
     Other,
+    /// Like `Other`: vectors. A response with them contains no generated text.
+    Vectors,
+    /// Token ids of generated text, or text. Each integer is a token.
+    TokenIds,
+    /// An image or a recording in base64 or hexadecimal digits, or text.
+    Media,
     /// A name, an id or the like. A string that is too long for one counts as text.
     Label,
     /// A place that may contain generated text. All strings in it count as text, and its counts are ignored.
@@ -47,6 +53,8 @@ pub(crate) enum Node {
     Aside,
     /// An unknown place in a list of results. The counts of the results are added up.
     Listed,
+    /// SambaStudio's object with generated text and its counts, in such a list.
+    ListedValue,
     /// An object that the server builds around generated text. All of it is [`Node::Unknown`], except for a
     /// member with the name of usage.
     Around,
@@ -213,7 +221,7 @@ pub(crate) enum Node {
 impl JsonPlace for Node {
     fn wants(self) -> Wants {
         match self {
-            Node::Other | Node::Label => Wants::Nothing,
+            Node::Other | Node::Label | Node::Vectors => Wants::Nothing,
             Node::Count(_)
             | Node::Own(_)
             | Node::Found(_)
@@ -248,6 +256,8 @@ impl JsonPlace for Node {
             | Node::ListedCounts
             | Node::MessageUsage
             | Node::PartialMark
+            | Node::TokenIds
+            | Node::Media
             | Node::Quoted => Wants::Anything,
             Node::Arguments => Wants::TextOrLength,
             Node::InvocationMetrics
@@ -289,7 +299,9 @@ impl JsonPlace for Node {
     }
 
     fn only_counts(self) -> bool {
-        !matches!(self, Node::Stored(_) | Node::Status(_) | Node::Root | Node::Quoted) && !self.is_counts()
+        let has_meaning =
+            matches!(self, Node::Stored(_) | Node::Status(_) | Node::Root | Node::Quoted | Node::Media);
+        !has_meaning && !self.is_counts()
     }
 }
 
@@ -326,6 +338,7 @@ impl Node {
             Node::MessageUsage => return Node::Usage.child(key, false),
             Node::MessageMetadata if names::is_usage(key) => return Node::MessageUsage,
             Node::Quoted => return aside(key, Node::Aside),
+            Node::Media => return aside(key, Node::Media),
             Node::Trace if key == b"trace" || key.ends_with(b"Trace") => return Node::Trace,
             Node::Message | Node::Delta | Node::Response if events => {
                 if let Some(node) = EVENTS.find(self, key) {

@@ -5,7 +5,7 @@ use crate::json::characters;
 /// The number of bytes of an image or of audio that count as one character of text. This is one token per
 /// KiB. Speech at 24 kHz has about 20 tokens and 16 to 48 kB per second, and an image of 1 MB has a few
 /// thousand tokens.
-const MEDIA_BYTES: u64 = 256;
+pub(super) const MEDIA_BYTES: u64 = 256;
 
 /// The number of bytes that suffice to recognise a format.
 const HEAD: usize = 12;

@@ -68,6 +68,8 @@ pub(super) struct Report {
     /// Whether events are arrays. Agents send messages in this way.
     has_list_events: bool,
     pub(super) document: Document,
+    /// Whether vectors (embeddings) were found.
+    has_vectors: bool,
     /// The kind of the open string, while the document inside of it is read.
     pub(super) inside: Option<QuotedKind>,
     /// Whether a document in a string has reported usage.
@@ -127,10 +129,13 @@ impl Report {
     /// Returns the characters of generated text. Repeated text counts only if it was not delivered before and
     /// no report counts it.
     pub(super) fn delivered(&self) -> u64 {
-        if self.failed {
+        // Strings beside vectors are names and types, if the provider reports no output.
+        let has_no_output = |(_, tally): &(Source, Tally)| !tally.tells_output();
+        if self.failed || self.has_vectors && self.reported.as_ref().is_some_and(has_no_output) {
             return 0;
         }
-        let pieces = self.delivered.saturating_add(self.document.delivered());
+        let media = self.unusual.as_ref().map_or(0, |unusual| unusual.media.weight());
+        let pieces = self.delivered.saturating_add(self.document.delivered()).saturating_add(media);
         // The repeated text of a failed call is the request or the incomplete output.
         let repeated = match self.reported {
             None if !self.ended_in_error => self.repeated.max(self.document.repeated()),

@@ -38,8 +38,9 @@ impl StoredAnswer {
 
     /// Returns whether the result is incomplete and will be continued.
     pub fn is_pending(&self) -> bool {
-        const PENDING: [&str; 8] = [
+        const PENDING: [&str; 9] = [
             "queued",
+            "in_queue",
             "in_progress",
             "pending",
             "processing",

@@ -185,6 +185,100 @@ fn a_session_is_the_first_of_its_three_names() {
 }
 
 #[test]
+fn a_maximum_is_found_in_tensors_and_in_settings_of_any_shape() {
+    let tensor = |name: &str, data: Value| json!({"name": name, "datatype": "X", "shape": [1], "data": data});
+    let named = |name: &str| json!({"prompt": "hi", name: 5000});
+    let table = [
+        (
+            "a tensor",
+            json!({"inputs": [tensor("text_input", json!(["hi"])), tensor("max_tokens", json!([5000]))]}),
+            5000,
+        ),
+        (
+            "a tensor whose name follows its values",
+            json!({"inputs": [{"data": ["hi"], "name": "text_input"}, {"data": [[5000]], "name": "request_output_len"}]}),
+            5000,
+        ),
+        (
+            "a batch",
+            json!({"inputs": [
+                tensor("text_input", json!([["hi"], ["you"]])), tensor("max_tokens", json!([[3000], [2000]])),
+            ]}),
+            6000,
+        ),
+        (
+            "settings in a tensor",
+            json!({"inputs": [
+                tensor("text_input", json!(["hi"])), tensor("sampling_parameters", json!([r#"{"max_tokens": "5000"}"#])),
+            ]}),
+            5000,
+        ),
+        (
+            "settings in a string",
+            json!({"text_input": "hi", "sampling_parameters": r#"{"temperature": 0, "max_tokens": 5000}"#}),
+            5000,
+        ),
+        (
+            "a value with its type",
+            json!({"instances": ["hi"], "params": {"max_tokens_to_generate": {"type": "int", "value": "5000"}}}),
+            5000,
+        ),
+        (
+            "sampling parameters",
+            json!({"token_ids": [1, 2], "sampling_params": {"max_tokens": 2500, "n": 2}}),
+            5000,
+        ),
+        ("KoboldAI's name", named("genamt"), 5000),
+        ("AssemblyAI's name", named("max_output_size"), 5000),
+        ("Aleph Alpha's name", named("maximum_tokens"), 5000),
+        ("the name in Hugging Face's pipelines", named("max_length"), 5000),
+        (
+            "a schema's maximum is none",
+            json!({"prompt": "hi", "settings": {"properties": {"a": {"maxLength": 5000}}}}),
+            1024,
+        ),
+        (
+            "settings inside of settings are text",
+            json!({"prompt": "hi", "parameters": r#"{"parameters": "{\"max_tokens\": 5000}"}"#}),
+            1024,
+        ),
+    ];
+    for (name, body, expected) in table {
+        assert_eq!(read("/somewhere", body.to_string()).output(1024), expected, "{name}");
+    }
+}
+
+#[test]
+fn tensors_are_prompts_or_token_ids_and_only_a_batch_has_several() {
+    let ids: Vec<u32> = (0..400).collect();
+    let body = json!({"inputs": [{"name": "input_ids", "data": [ids]}, {"name": "request_output_len", "data": [[9]]}]});
+    let body = read("/v2/models/m/infer", body.to_string());
+    assert_eq!((body.completions, body.input / 10), (1, 40), "{body:?}");
+    let text = "x".repeat(400);
+    let body = json!({"inputs": [{"name": "text_input", "data": [text, text]}, {"name": "stop", "data": ["a", "b"]}]});
+    let body = read("/v2/models/m/infer", body.to_string());
+    assert_eq!((body.completions, body.input / 10), (2, 20), "{body:?}");
+}
+
+#[test]
+fn the_id_of_one_of_several_inputs_names_no_stored_prompt() {
+    let of = |prompt: Value| read("/somewhere", json!({"prompt": prompt}).to_string()).input;
+    assert!(of(json!([{"id": "x", "text": "hi"}])) < 10);
+    assert!(of(json!({"id": "pmpt_1"})) > 4000);
+}
+
+#[test]
+fn an_image_in_an_unknown_object_counts_as_an_image() {
+    let data = format!("iVBORw0KGgo{}", "A".repeat(40_000));
+    let of = |name: &str| {
+        let body = json!({"taskType": "X", "parts": {name: {"format": "png", "source": {"bytes": data}}}});
+        read("/model/amazon.nova/invoke", body.to_string()).input
+    };
+    assert!(of("image") < 2000, "{}", of("image"));
+    assert!(of("notes") > 10_000, "anywhere else, it may be text");
+}
+
+#[test]
 fn what_is_too_long_to_be_a_name_is_none() {
     let body = chat(&json!({"model": "m".repeat(600), "user": "u".repeat(512)}));
     assert_eq!((body.model, body.user.map(|user| user.len())), (None, Some(512)));

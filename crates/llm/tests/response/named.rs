@@ -443,3 +443,80 @@ fn an_event_that_is_named_after_usage_is_usage() {
         assert_eq!((usage.input, usage.output), (12, 34), "{events}");
     }
 }
+
+#[test]
+fn token_ids_are_output_unless_they_repeat_the_text() {
+    let ids: Vec<u32> = (0..50).collect();
+    let text = "x".repeat(400);
+    let table = [
+        (json!({"choices": [{"index": 0, "token_ids": ids}], "prompt_logprobs": null}), 50),
+        (json!({"choices": [{"token_ids": ids}, {"token_ids": ids}]}), 100),
+        (json!({"choices": [{"text": text, "token_ids": ids, "prompt_token_ids": ids}]}), 100),
+        (json!({"output_ids": ids, "text": "hi"}), 50),
+        (
+            json!({"model_name": "m", "outputs": [{"name": "output_ids", "datatype": "INT32", "data": [[ids]]}]}),
+            50,
+        ),
+        (json!({"outputs": [{"name": "text_output", "data": [text]}]}), 100),
+        // Numbers that are no integers are vectors.
+        (json!({"outputs": [{"name": "logits", "data": [0.5, -1.25, 1e-3]}]}), 0),
+    ];
+    for (body, tokens) in table {
+        assert_eq!(read(&body.to_string()).delivered / 4, tokens, "{body}");
+    }
+}
+
+#[test]
+fn media_count_by_their_size_under_any_name_for_media() {
+    let audio = "SUQzBAAAAAAAI1RTU0U/".repeat(1280);
+    let table = [
+        json!({"audio_base64": audio}),
+        json!({"audios": [audio]}),
+        json!({"data": {"audio": audio, "status": 2}}),
+        json!({"result": {"image": {"data": audio}}}),
+        json!({"generated_video": format!("data:video/mp4;base64,{audio}")}),
+    ];
+    for body in table {
+        let delivered = read(&body.to_string()).delivered;
+        assert!((100..=110).contains(&delivered), "{delivered}: {body}");
+    }
+    let text = "The quick brown fox jumps over the lazy dog. ".repeat(10);
+    for body in
+        [json!({"audio_text": text}), json!({"speech_audio": {"transcript": text}}), json!({"notes": audio})]
+    {
+        assert!(read(&body.to_string()).delivered >= 450, "{body}");
+    }
+    assert_eq!(
+        input_and_output(&json!({"speech_audio": {"usage": {"input_tokens": 3, "output_tokens": 4}}})),
+        Some((3, 4))
+    );
+}
+
+#[test]
+fn strings_beside_vectors_are_no_output_unless_the_provider_reports_some() {
+    let vector = json!({"object": "embedding", "kind": "dense", "embedding": [0.1, 0.2]});
+    let usage = json!({"prompt_tokens": 12, "total_tokens": 12});
+    for body in [
+        json!({"data": [vector], "kind": "a list", "usage": usage}),
+        json!({"data": [{"data": [vector]}], "usage": {"total_tokens": 12}}),
+        json!({"output": {"embeddings": [vector]}, "usage": {"input_tokens": 12}}),
+        json!({"embeddings": [vector], "parameters": {"usage": usage, "model": "ada"}}),
+    ] {
+        let reading = read(&body.to_string());
+        let usage = reading.completed(reading.usage.unwrap(), 12);
+        assert_eq!((usage.input, usage.output), (12, 0), "{body}");
+    }
+    let body = json!({"answer": "a text of twenty-eight letters", "embedding": [0.1]});
+    assert!(read(&body.to_string()).delivered > 20, "without usage, the text counts");
+}
+
+#[test]
+fn the_values_of_items_have_counts_with_their_text() {
+    let value = json!({"completion": "a text", "prompt": "hi", "prompt_tokens_count": 6,
+        "completion_tokens_count": 17, "total_tokens_count": 23});
+    let body = json!({"items": [{"id": "1", "value": value}, {"id": "2", "value": value}]});
+    assert_eq!(input_and_output(&body), Some((12, 34)));
+    let forged =
+        json!({"items": [{"id": "1", "value": {"usage": {"prompt_tokens": 1}, "prompt_tokens": 1}}]});
+    assert_eq!(input_and_output(&forged), None);
+}

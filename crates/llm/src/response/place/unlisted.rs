@@ -26,6 +26,7 @@ pub(super) fn aside(key: &[u8], place: Node) -> Node {
         () if is_named => place,
         () if key == b"messages" => Node::AgentMessage,
         () if is(GENERATED) => Node::Unknown,
+        () if names::is_media(key) => Node::Media,
         () => place,
     }
 }

@@ -3,6 +3,7 @@
 use super::{Covers, Report, Source};
 use crate::json::{LABEL, Reader, characters};
 use crate::providers::{Repeat, all};
+use crate::response::CHARACTERS_PER_TOKEN;
 use crate::response::cause::Cause;
 use crate::response::document::Document;
 use crate::response::names;
@@ -144,6 +145,9 @@ impl Reader for Report {
                 self.find(pointer, text.and_then(|text| serde_json::from_str(text).ok()));
             }
             Node::Error if !null => self.fail(),
+            Node::TokenIds if token.is_some_and(|token| token.iter().all(u8::is_ascii_digit)) => {
+                self.characters(Node::TextAgain, CHARACTERS_PER_TOKEN);
+            }
             Node::Stored(part) => {
                 self.stored_mut().into_iter().for_each(|stored| stored.scalar(part, token));
             }
@@ -218,6 +222,7 @@ impl Reader for Report {
                 self.stored_mut().into_iter().for_each(|stored| stored.text(part, piece));
             }
             Node::Status(_) => self.document.status_piece(piece),
+            Node::Media => self.unusual().media.add(piece),
             Node::Root | Node::Quoted => self.quoted_piece(piece),
             node if node.is_counts() => self.quoted_piece(piece),
             _ => {
@@ -232,6 +237,10 @@ impl Reader for Report {
     fn close_text(&mut self, node: Node) {
         match node {
             Node::Status(outcome) => self.document.close_status(outcome),
+            Node::Media => {
+                let media = std::mem::take(&mut self.unusual().media);
+                self.add_text(node, media.weight());
+            }
             Node::Root | Node::Quoted => self.close_quoted(node),
             node if node.is_counts() => self.close_quoted(node),
             _ => {}
@@ -251,7 +260,7 @@ impl Reader for Report {
 
     fn passed(&mut self, node: Node, before: usize, piece: &[u8]) {
         self.trace_effect();
-        if !matches!(node, Node::Other | Node::Metadata) {
+        if !matches!(node, Node::Other | Node::Metadata | Node::Vectors) {
             let beyond = piece.get(LABEL.saturating_sub(before)..).unwrap_or_default();
             self.document.text = self.document.text.saturating_add(characters(beyond));
         }
@@ -318,7 +327,9 @@ impl Report {
     fn other_child(&mut self, parent: Node, key: &[u8]) -> Node {
         let node = match parent {
             Node::Root if self.document.is_usage => usage_member(key, self.events),
-            Node::Root if self.document.has_generation && key == b"parameters" => Node::Around,
+            Node::Root if key == b"parameters" && (self.document.has_generation || self.has_vectors) => {
+                Node::Around
+            }
             _ => parent.child(key, self.events),
         };
         self.marked(node)
@@ -326,6 +337,10 @@ impl Report {
 
     /// Begins a report of usage, if the member is one.
     fn marked(&mut self, node: Node) -> Node {
+        if node == Node::Vectors {
+            self.trace_effect();
+            self.has_vectors = true;
+        }
         if node.is_marked() {
             self.open = Tally::default();
             let is_cumulative = self.events && matches!(node, Node::Cumulative);

@@ -4,6 +4,7 @@
 use super::{Covers, Report, Source};
 use crate::json::Reader;
 use crate::response::calls::AgentCalls;
+use crate::response::media::MediaText;
 use crate::response::place::Node;
 use crate::response::quoted::QuotedText;
 use crate::response::results::Results;
@@ -25,6 +26,7 @@ pub(super) struct Unusual {
     pub(super) results: Results,
     pub(super) calls: AgentCalls,
     pub(super) quoted: QuotedText,
+    pub(super) media: MediaText,
     /// A count with its name and its value in separate members.
     pub(super) pair: (Option<Field>, Option<u64>),
 }
