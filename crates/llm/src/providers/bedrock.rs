@@ -38,6 +38,8 @@ pub(super) const PROVIDER: Provider = Provider {
         (Object::Body, "modelId", Place::ModelId),
         (Object::Body, "inputText", Place::Content),
         (Object::Body, "inputImage", Place::Media(Media::Image)),
+        (Object::Body, "singleEmbeddingParams", Place::Content),
+        (Object::Body, "segmentedEmbeddingParams", Place::Content),
         (Object::Body, "maxTokens", Place::Maximum(MaximumField::Other(0))),
         (Object::Body, "numResults", Place::Completions),
         (Object::Body, "max_gen_len", Place::Maximum(MaximumField::Other(2))),

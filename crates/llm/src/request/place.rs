@@ -316,11 +316,12 @@ impl Place {
             Place::Reference(_) => Some(Place::Name),
             Place::Context if is_context(key) => Some(Place::Context),
             Place::Context => Some(Place::Tag),
-            Place::Nowhere | Place::Text | Place::TensorName | Place::Tensor => None,
-            Place::Unknown | Place::UnknownElement => {
-                let named = NAMES.find(Object::Content, key);
-                named.filter(|place| matches!(place, Place::Media(Media::Image | Media::Audio)))
-            }
+            Place::Nowhere
+            | Place::Text
+            | Place::Unknown
+            | Place::UnknownElement
+            | Place::TensorName
+            | Place::Tensor => None,
         };
         match known {
             Some(place) => (place, KeyIs::Known),

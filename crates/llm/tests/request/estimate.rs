@@ -267,15 +267,20 @@ fn the_id_of_one_of_several_inputs_names_no_stored_prompt() {
     assert!(of(json!({"id": "pmpt_1"})) > 4000);
 }
 
+/// A chat template, for example, can put any part of `chat_template_kwargs` into the prompt.
 #[test]
-fn an_image_in_an_unknown_object_counts_as_an_image() {
+fn an_image_counts_by_its_size_only_in_a_known_object() {
     let data = format!("iVBORw0KGgo{}", "A".repeat(40_000));
-    let of = |name: &str| {
-        let body = json!({"taskType": "X", "parts": {name: {"format": "png", "source": {"bytes": data}}}});
+    let of = |object: &str, name: &str| {
+        let body = json!({"messages": [], object: {name: {"format": "png", "source": {"bytes": data}}}});
         read("/model/amazon.nova/invoke", body.to_string()).input
     };
-    assert!(of("image") < 2000, "{}", of("image"));
-    assert!(of("notes") > 10_000, "anywhere else, it may be text");
+    assert!(of("singleEmbeddingParams", "image") < 2000, "{}", of("singleEmbeddingParams", "image"));
+    assert!(of("singleEmbeddingParams", "notes") > 10_000);
+    for object in ["chat_template_kwargs", "tools", "response_format", "anything"] {
+        assert!(of(object, "image") > 10_000, "{object}");
+        assert!(of(object, "audio") > 10_000, "{object}");
+    }
 }
 
 #[test]
