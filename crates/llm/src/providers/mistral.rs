@@ -5,7 +5,7 @@ use crate::request::Dialect::OpenAi;
 use crate::request::Operation::Manage;
 use crate::request::place::{Object, Place};
 use crate::request::tokenless::Base::Version;
-use crate::request::tokenless::Method::{Delete, Get, Post, PostToKeep};
+use crate::request::tokenless::Method::{Delete, Get, Post};
 use crate::response::Field;
 use crate::response::place::Node;
 
@@ -23,7 +23,6 @@ pub(super) const PROVIDER: Provider = Provider {
         (Get, Version, &["conversations", "*", "history"], OpenAi, Manage),
         (Get, Version, &["conversations", "*", "messages"], OpenAi, Manage),
         (Get, Version, &["agents"], OpenAi, Manage),
-        (PostToKeep, Version, &["agents"], OpenAi, Manage),
         (Get, Version, &["agents", "*"], OpenAi, Manage),
         (Delete, Version, &["agents", "*"], OpenAi, Manage),
         (Get, Version, &["libraries"], OpenAi, Manage),

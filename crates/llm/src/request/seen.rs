@@ -21,6 +21,11 @@ pub(super) struct Seen {
 }
 
 impl Seen {
+    /// Whether the body has something for a model to answer.
+    pub(super) fn asks(&self) -> bool {
+        self.messages || self.contents || self.prompt || self.input || self.input_text || self.inputs
+    }
+
     pub(super) fn key(&mut self, key: &[u8]) {
         match key {
             b"messages" => self.messages = true,

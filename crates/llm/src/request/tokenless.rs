@@ -19,8 +19,8 @@ pub(crate) enum Method {
     Delete,
     /// `POST`, `PUT` or `PATCH`.
     Post,
-    /// Like `Post`, unless the body has `inputs`: Mistral generates a response at the path where OpenAI
-    /// stores a conversation.
+    /// Like `Post`, unless the body has something for a model to answer: Mistral generates a response at the path
+    /// where OpenAI stores a conversation.
     PostToKeep,
 }
 
@@ -314,6 +314,7 @@ mod tests {
             ("POST", "/v1/realtime/calls/rtc_1/accept"),
             ("POST", "/api/v3/contents/generations/tasks"),
             ("POST", "/v2/ep/run"),
+            ("POST", "/v1/agents"),
             ("POST", "/v1/agents/agent-1"),
             // xAI's deferred answers can be read once.
             ("GET", "/v1/chat/deferred-completion/1"),

@@ -1,7 +1,7 @@
 //! The estimate: worked examples, and which facts and numbers count.
 
 use crate::{CHAT, chat, read};
-use llm::request::Dialect;
+use llm::request::{Dialect, uses_no_tokens};
 use serde_json::{Value, json};
 
 /// The floor depends on the smallest limit.
@@ -300,4 +300,26 @@ fn calls_that_use_no_tokens_are_estimated_at_none() {
     }
     let body = read("/models/gpt2", r#"{"inputs":"hello world"}"#);
     assert_eq!((body.dialect, body.input), (Dialect::Unknown, 2), "a body under /models is a call");
+}
+
+/// OpenAI stores conversations where other servers answer.
+#[test]
+fn a_call_that_may_only_store_uses_tokens_if_there_is_something_to_answer() {
+    let is_free = |body: Value| {
+        let path = "/v1/conversations";
+        uses_no_tokens("POST", path, true, Some(&read(path, body.to_string())))
+    };
+    assert!(is_free(
+        json!({"items": [{"type": "message", "role": "user", "content": "hi"}], "metadata": {}})
+    ));
+    let messages = json!([{"role": "user", "content": "hi"}]);
+    for (field, value) in [
+        ("messages", messages),
+        ("inputs", json!("hi")),
+        ("input", json!("hi")),
+        ("prompt", json!("hi")),
+        ("contents", json!([{"parts": [{"text": "hi"}]}])),
+    ] {
+        assert!(!is_free(json!({field: value})), "{field}");
+    }
 }
