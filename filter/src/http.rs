@@ -360,7 +360,7 @@ impl Waiting for Request {
         for (at, (piece, _lease)) in pieces.into_iter().enumerate() {
             self.handle(Event::Body { chunk: &piece, end: is_complete && at == last });
         }
-        // Unless the last piece has ended the exchange.
+        // If the last piece has ended the exchange, this has no effect.
         match end {
             BodyEnd::Open => {}
             BodyEnd::Complete => self.handle(Event::Body { chunk: &[], end: true }),

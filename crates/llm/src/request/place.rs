@@ -286,7 +286,7 @@ impl Place {
 
             Place::Calls => NAMES.find(Object::Call, key),
             Place::Tools => return (tool(key), KeyIs::Text),
-            // A value with its type beside it.
+            // `{"type": "int", "value": 100}`.
             Place::Maximum(_) | Place::PossibleMaximum if key == b"value" => Some(Place::PossibleMaximum),
             Place::ElementMaximum if key == b"value" => Some(Place::ElementMaximum),
             Place::ToolConfig => NAMES.find(Object::ToolConfig, key),

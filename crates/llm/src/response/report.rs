@@ -129,7 +129,7 @@ impl Report {
     /// Returns the characters of generated text. Repeated text counts only if it was not delivered before and
     /// no report counts it.
     pub(super) fn delivered(&self) -> u64 {
-        // Strings beside vectors are names and types, if the provider reports no output.
+        // If the provider reports no output, strings beside vectors are names and types.
         let has_no_output = |(_, tally): &(Source, Tally)| !tally.tells_output();
         if self.failed || self.has_vectors && self.reported.as_ref().is_some_and(has_no_output) {
             return 0;

@@ -195,7 +195,7 @@ fn a_maximum_is_found_in_tensors_and_in_settings_of_any_shape() {
             5000,
         ),
         (
-            "a tensor whose name follows its values",
+            "a tensor with its name after its values",
             json!({"inputs": [{"data": ["hi"], "name": "text_input"}, {"data": [[5000]], "name": "request_output_len"}]}),
             5000,
         ),
@@ -233,7 +233,7 @@ fn a_maximum_is_found_in_tensors_and_in_settings_of_any_shape() {
         ("Aleph Alpha's name", named("maximum_tokens"), 5000),
         ("the name in Hugging Face's pipelines", named("max_length"), 5000),
         (
-            "a schema's maximum is none",
+            "a maximum in a schema does not count",
             json!({"prompt": "hi", "settings": {"properties": {"a": {"maxLength": 5000}}}}),
             1024,
         ),
@@ -322,4 +322,17 @@ fn a_call_that_may_only_store_uses_tokens_if_there_is_something_to_answer() {
     ] {
         assert!(!is_free(json!({field: value})), "{field}");
     }
+}
+
+/// Reading each of them would slow a worker down.
+#[test]
+fn only_some_settings_in_strings_are_read() {
+    let settings = |count: usize| {
+        let mut strings = vec!["{".to_owned(); count];
+        strings.push(r#"{"max_tokens": 1000000}"#.to_owned());
+        let body = json!({"inputs": [{"name": "settings", "data": strings}]});
+        read("/v2/models/m/infer", body.to_string()).output(1)
+    };
+    assert!(settings(100) >= 1_000_000);
+    assert!(settings(10_000) < 1_000_000);
 }

@@ -29,7 +29,7 @@ impl RedisLedger {
         Ok(SettledPart { settled, shards })
     }
 
-    /// Ends a reservation that created a background result, whose charges may be deferred.
+    /// Ends a reservation that created a background result. Its charges may be deferred.
     pub(super) async fn settle_deferring(
         &self,
         id: &str,

@@ -10,6 +10,9 @@ use crate::response::count;
 /// The longest settings in a string that are read, in bytes.
 const MAX_SETTINGS: usize = 1024;
 
+/// The maximum number of such strings that are read. A client could send millions of short ones to slow a worker down.
+const MAX_READ: u16 = 256;
+
 /// The open tensor. Its name may follow its values.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct OpenTensor {
@@ -27,6 +30,8 @@ pub(super) struct OpenTensor {
 #[derive(Clone, Debug, Default)]
 pub(super) struct SettingsText {
     text: Vec<u8>,
+    /// The number of strings that were read.
+    read: u16,
     /// Whether this string is inside of another one. Such strings are not read.
     is_nested: bool,
 }
@@ -81,9 +86,10 @@ impl Gather {
     /// Ends a string that may be an object of settings.
     pub(super) fn settings_text(&mut self) {
         let text = std::mem::take(&mut self.settings.text);
-        if text.is_empty() {
+        if text.is_empty() || self.settings.read >= MAX_READ {
             return;
         }
+        self.settings.read = self.settings.read.saturating_add(1);
         let mut settings = Gather::default();
         settings.settings.is_nested = true;
         Scanner::default().feed(&text, &mut settings);
