@@ -174,6 +174,9 @@ impl Reader for Gather {
         if is_body {
             self.seen.key(key);
         }
+        if parent == Place::PromptItem {
+            self.tensor.add_member(key);
+        }
         let (place, key_is) = parent.child(key);
         if is_body && matches!(place, Place::Content | Place::Prompt) {
             self.seen.content = true;
@@ -190,7 +193,12 @@ impl Reader for Gather {
         match parent {
             _ if self.over => {}
             Place::Metadata | Place::LitellmMetadata | Place::Label => self.tally.add_label(length, NAME),
-            _ => self.tally.add_text(length),
+            _ => {
+                self.tally.add_text(length);
+                if parent == Place::PromptItem {
+                    self.tensor.add_member(b"");
+                }
+            }
         }
     }
 

@@ -261,6 +261,23 @@ fn tensors_are_prompts_or_token_ids_and_only_a_batch_has_several() {
 }
 
 #[test]
+fn a_prompt_with_the_members_of_a_tensor_is_a_prompt() {
+    let long = "x".repeat(100);
+    let prompts = [
+        json!({"text": "hi", "data": [1]}),
+        json!({"name": "a", "shape": [1], "datatype": "BYTES", "data": ["hi"], "text": "hi"}),
+        json!({"data": ["hi"], "prompt_token_ids": [1, 2], "name": "a"}),
+        json!({"data": ["hi"], long: "hi", "name": "a"}),
+        json!({"data": ["hi"]}),
+        json!({"name": "hi"}),
+    ];
+    for prompt in prompts {
+        let body = json!({"prompt": [prompt, prompt, prompt], "max_tokens": 100}).to_string();
+        assert!(read("/v1/completions", &body).output(1024) >= 300, "{body}");
+    }
+}
+
+#[test]
 fn the_id_of_one_of_several_inputs_names_no_stored_prompt() {
     let of = |prompt: Value| read("/somewhere", json!({"prompt": prompt}).to_string()).input;
     assert!(of(json!([{"id": "x", "text": "hi"}])) < 10);

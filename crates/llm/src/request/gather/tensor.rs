@@ -13,11 +13,13 @@ const MAX_SETTINGS: usize = 1024;
 /// The maximum number of such strings that are read. A client could send millions of short ones to slow a worker down.
 const MAX_READ: u16 = 256;
 
-/// The open tensor. Its name may follow its values.
+/// The open object in a list of prompts, which may be a tensor. Its name may follow its values.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct OpenTensor {
-    /// Whether the open object has values, so that it is a tensor.
+    has_name: bool,
     has_values: bool,
+    /// Whether it has a member that tensors do not have. A server may read that member as a prompt.
+    has_others: bool,
     is_maximum: bool,
     /// The largest of its numbers, and their sum. A batch has a number for each prompt.
     largest: u64,
@@ -50,12 +52,20 @@ impl SettingsText {
     }
 }
 
+impl OpenTensor {
+    /// Adds a member of the object.
+    pub(super) fn add_member(&mut self, key: &[u8]) {
+        self.has_others |= !matches!(key, b"name" | b"shape" | b"datatype" | b"parameters" | b"data");
+    }
+}
+
 impl Gather {
     /// Ends a string in a tensor, or its name.
     pub(super) fn tensor_text(&mut self, place: Place) {
         self.seen.content = true;
         self.tally.add_text(self.open.characters);
         if place == Place::TensorName {
+            self.tensor.has_name = true;
             self.tensor.is_maximum = is_maximum(self.open.word());
         } else {
             self.tensor.has_values = true;
@@ -80,7 +90,7 @@ impl Gather {
             self.maxima.add_elements(tensor.largest, tensor.sum);
         }
         self.prompts = self.prompts.max(tensor.strings);
-        tensor.has_values
+        tensor.has_name && tensor.has_values && !tensor.has_others
     }
 
     /// Ends a string that may be an object of settings.
