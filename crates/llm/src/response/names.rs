@@ -94,7 +94,7 @@ fn words(first: u8) -> &'static [(&'static [u8], u16)] {
 }
 
 /// What the most frequent keys of usage count, whatever their object is. This table only saves the time for
-/// looking at their words.
+/// looking at their words. The keys without a count have no other meaning either.
 const FREQUENT: &[Member<(), Option<Field>>] = &[
     ((), "prompt_tokens", Some(Field::Input)),
     ((), "promptTokens", Some(Field::Input)),
@@ -124,7 +124,17 @@ pub(super) fn field(key: &[u8], named: bool) -> Option<Field> {
     if !named && !may_mention_tokens(key) {
         return None;
     }
-    FREQUENT_KEYS.find((), key).unwrap_or_else(|| by_words(key, named))
+    frequent(key).unwrap_or_else(|| by_words(key, named))
+}
+
+/// Like [`field`], if the key is one of the most frequent.
+pub(super) fn frequent(key: &[u8]) -> Option<Option<Field>> {
+    FREQUENT_KEYS.find((), key)
+}
+
+/// Like [`field`], if the key is none of the most frequent.
+pub(super) fn rare_field(key: &[u8], named: bool) -> Option<Field> {
+    if named || may_mention_tokens(key) { by_words(key, named) } else { None }
 }
 
 /// Returns what the words of a key say that it counts.
@@ -167,6 +177,10 @@ pub(super) fn is_usage(key: &[u8]) -> bool {
 
 /// Returns whether a member has the name of an image or a recording: `audio_base64`, `images`, `b64_video`.
 pub(super) fn is_media(key: &[u8]) -> bool {
+    // Each of these words has one of these characters, and most keys have none.
+    if !key.iter().any(|byte| matches!(byte.to_ascii_lowercase(), b'd' | b'g' | b'6')) {
+        return false;
+    }
     let mut key = Normal::of(key);
     let key = key.text();
     [&b"audio"[..], b"image", b"video", b"base64", b"b64"].iter().any(|kind| contains(key, kind))

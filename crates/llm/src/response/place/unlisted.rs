@@ -2,92 +2,125 @@
 
 use super::{MEMBERS, Node, is_label, names};
 use crate::response::Field;
+use crate::table::{MAX_NAME, Member, NameTable, joined};
 
 /// Returns the place of an unlisted member next to generated text: a count by its name, an object of counts,
 /// generated text, or another unknown place.
 #[cold]
 pub(super) fn aside(key: &[u8], place: Node) -> Node {
+    let is_listed = matches!(place, Node::Listed | Node::ListedCounts);
+    let is_named = matches!(place, Node::Counts | Node::ListedCounts);
+    let found = |field| if is_listed { Node::FoundInList(field) } else { Node::Found(field) };
+    if let Some(field) = names::frequent(key) {
+        return field.map_or(place, found);
+    }
     if let Some(node) = MEMBERS.find(place, key) {
         return node;
     }
-    let is_listed = matches!(place, Node::Listed | Node::ListedCounts);
-    let is_named = matches!(place, Node::Counts | Node::ListedCounts);
-    if let Some(field) = names::field(key, is_named) {
-        return if is_listed { Node::FoundInList(field) } else { Node::Found(field) };
+    if let Some(field) = names::rare_field(key, is_named) {
+        return found(field);
     }
     if !is_named && names::is_usage(key) {
         return if is_listed { Node::ListedCounts } else { Node::Counts };
     }
-    let is = |names: &[&[u8]]| names.iter().any(|name| key.eq_ignore_ascii_case(name));
-    match () {
-        () if is(COUNTED_ELSEWHERE) || is_named && is(&[b"details"]) => Node::Other,
-        () if key.eq_ignore_ascii_case(b"error") && !is_named => Node::Error,
-        () if is_label(key) => Node::Label,
-        () if is_named => place,
-        () if key == b"messages" => Node::AgentMessage,
-        () if is(GENERATED) => Node::Unknown,
-        () if names::is_media(key) => Node::Media,
-        () => place,
+    match meaning(key) {
+        Some(Meaning::CountedElsewhere) => Node::Other,
+        Some(Meaning::Details) if is_named => Node::Other,
+        Some(Meaning::Error) if !is_named => Node::Error,
+        _ if is_label(key) => Node::Label,
+        _ if is_named => place,
+        _ if key == b"messages" => Node::AgentMessage,
+        Some(Meaning::Generated) => Node::Unknown,
+        _ if names::is_media(key) => Node::Media,
+        _ => place,
     }
 }
 
-/// Members with generated text or with parts of the request. Counts in them may come from the client or the
-/// model.
-const GENERATED: &[&[u8]] = &[
-    b"answer",
-    b"args",
-    b"arguments",
-    b"artifacts",
-    b"completion",
-    b"content",
-    b"contents",
-    b"delta",
-    b"function",
-    b"function_call",
-    b"functioncall",
-    b"generated_text",
-    b"input",
-    b"inputs",
-    b"json",
-    b"message",
-    b"messages",
-    b"object",
-    b"options",
-    b"outputs",
-    b"parameters",
-    b"params",
-    b"parsed",
-    b"part",
-    b"parts",
-    b"reply",
-    b"request",
-    b"schema",
-    b"structured_content",
-    b"structured_output",
-    b"structuredcontent",
-    b"structuredoutput",
-    b"text",
-    b"tool_calls",
-    b"toolcalls",
-    b"tool_use",
-    b"tooluse",
-    b"tools",
-    b"value",
-    b"values",
-    // Members for limits instead of usage.
-    b"limit",
-    b"limits",
-    b"rate_limit",
-    b"rate_limits",
-    b"ratelimit",
-    b"quota",
-    b"budget",
-    b"config",
-    b"pricing",
+/// What an unlisted member means, wherever it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Meaning {
+    /// Generated text or a part of the request, or a limit instead of usage. Counts in it may come from the
+    /// client or the model.
+    Generated,
+    /// Money, or a part of another count.
+    CountedElsewhere,
+    /// In an object of counts, parts of them.
+    Details,
+    Error,
+}
+
+/// The names of members with a meaning, in lower case.
+const MEANINGS: &[Member<(), Meaning>] = &[
+    ((), "answer", Meaning::Generated),
+    ((), "args", Meaning::Generated),
+    ((), "arguments", Meaning::Generated),
+    ((), "artifacts", Meaning::Generated),
+    ((), "completion", Meaning::Generated),
+    ((), "content", Meaning::Generated),
+    ((), "contents", Meaning::Generated),
+    ((), "delta", Meaning::Generated),
+    ((), "function", Meaning::Generated),
+    ((), "function_call", Meaning::Generated),
+    ((), "functioncall", Meaning::Generated),
+    ((), "generated_text", Meaning::Generated),
+    ((), "input", Meaning::Generated),
+    ((), "inputs", Meaning::Generated),
+    ((), "json", Meaning::Generated),
+    ((), "message", Meaning::Generated),
+    ((), "messages", Meaning::Generated),
+    ((), "object", Meaning::Generated),
+    ((), "options", Meaning::Generated),
+    ((), "outputs", Meaning::Generated),
+    ((), "parameters", Meaning::Generated),
+    ((), "params", Meaning::Generated),
+    ((), "parsed", Meaning::Generated),
+    ((), "part", Meaning::Generated),
+    ((), "parts", Meaning::Generated),
+    ((), "reply", Meaning::Generated),
+    ((), "request", Meaning::Generated),
+    ((), "schema", Meaning::Generated),
+    ((), "structured_content", Meaning::Generated),
+    ((), "structured_output", Meaning::Generated),
+    ((), "structuredcontent", Meaning::Generated),
+    ((), "structuredoutput", Meaning::Generated),
+    ((), "text", Meaning::Generated),
+    ((), "tool_calls", Meaning::Generated),
+    ((), "toolcalls", Meaning::Generated),
+    ((), "tool_use", Meaning::Generated),
+    ((), "tooluse", Meaning::Generated),
+    ((), "tools", Meaning::Generated),
+    ((), "value", Meaning::Generated),
+    ((), "values", Meaning::Generated),
+    // Limits.
+    ((), "limit", Meaning::Generated),
+    ((), "limits", Meaning::Generated),
+    ((), "rate_limit", Meaning::Generated),
+    ((), "rate_limits", Meaning::Generated),
+    ((), "ratelimit", Meaning::Generated),
+    ((), "quota", Meaning::Generated),
+    ((), "budget", Meaning::Generated),
+    ((), "config", Meaning::Generated),
+    ((), "pricing", Meaning::Generated),
+    ((), "cost", Meaning::CountedElsewhere),
+    ((), "costs", Meaning::CountedElsewhere),
+    ((), "cost_details", Meaning::CountedElsewhere),
+    ((), "price", Meaning::CountedElsewhere),
+    ((), "server_tool_use", Meaning::CountedElsewhere),
+    ((), "details", Meaning::Details),
+    ((), "error", Meaning::Error),
 ];
 
-/// Members of an object of counts that count money, or a part of another count.
-const COUNTED_ELSEWHERE: &[&[u8]] = &[b"cost", b"costs", b"cost_details", b"price", b"server_tool_use"];
+static GROUPED: [Member<(), Meaning>; MEANINGS.len()] = joined(&[MEANINGS], ((), "", Meaning::Error));
+static BY_NAME: NameTable<(), Meaning> = NameTable::new(&GROUPED);
+
+/// Returns what a member with this name means, in any case.
+fn meaning(key: &[u8]) -> Option<Meaning> {
+    let mut folded = [0; MAX_NAME];
+    let folded = folded.get_mut(..key.len())?;
+    folded.copy_from_slice(key);
+    folded.make_ascii_lowercase();
+    BY_NAME.find((), folded)
+}
 
 /// Returns the place of an unlisted member in an object of counts.
 #[cold]
@@ -132,5 +165,28 @@ pub(super) fn detail(key: &[u8]) -> Node {
         Some(Field::CacheWrite) => Node::Count(Field::Written),
         Some(Field::Reasoning | Field::Thoughts) => Node::Count(Field::Reasoning),
         _ => Node::Other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_frequent_name_of_a_count_is_listed() {
+        for (parent, name, _) in MEMBERS.members() {
+            let is_aside = matches!(parent, Node::Aside | Node::Listed | Node::Counts | Node::ListedCounts);
+            assert!(!is_aside || names::frequent(name.as_bytes()).is_none(), "{parent:?}: {name}");
+        }
+    }
+
+    #[test]
+    fn every_name_has_its_meaning() {
+        for (_, name, expected) in MEANINGS {
+            for key in [(*name).to_owned(), name.to_ascii_uppercase()] {
+                assert_eq!(meaning(key.as_bytes()), Some(*expected), "{key}");
+            }
+        }
+        assert_eq!(meaning(&[b'x'; 1000]), None);
     }
 }
