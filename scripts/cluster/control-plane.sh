@@ -121,6 +121,6 @@ for node in "${node_names[@]}"; do
 done
 wait_for "the nodes" kubectl wait --for=condition=Ready --timeout=1s node "${node_names[@]}"
 sed "s|\$COREDNS|$coredns_pin|; s|\$VOLUMES|$work/volumes|" scripts/cluster/system.yaml | kubectl apply --server-side -f - >/dev/null
-kubectl -n kube-system rollout status deployment/coredns --timeout=${WEIR_DNS:-120s} >/dev/null
+kubectl -n kube-system rollout status deployment/coredns --timeout=120s >/dev/null
 say "a cluster with the nodes ${node_names[*]}: KUBECONFIG=$KUBECONFIG"
 "$@"
