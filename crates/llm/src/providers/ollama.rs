@@ -10,7 +10,7 @@ use crate::request::maximum::MaximumField;
 use crate::request::place::{Media, Object, Place, Settings};
 use crate::request::route::PathEnd;
 use crate::request::tokenless::Base::Api;
-use crate::request::tokenless::Method::{Get, Post};
+use crate::request::tokenless::Method::{DeleteNamed, Get, Post};
 use crate::response::Field;
 use crate::response::place::Node;
 use serde_json::json;
@@ -32,6 +32,7 @@ pub(super) const PROVIDER: Provider = Provider {
         (Post, Api, &["push"], Ollama, Models),
         (Post, Api, &["copy"], Ollama, Models),
         (Post, Api, &["create"], Ollama, Models),
+        (DeleteNamed, Api, &["delete"], Ollama, Models),
         (Post, Api, &["blobs", "*"], Ollama, Models),
         (Get, Api, &["blobs", "*"], Ollama, Models),
     ],

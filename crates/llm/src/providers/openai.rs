@@ -91,6 +91,7 @@ pub(super) const PROVIDER: Provider = Provider {
         (Post, Version, &["responses", "*", "cancel"], OpenAi, Manage),
         (Get, Version, &["chat", "completions"], OpenAi, Manage),
         (Get, Version, &["chat", "completions", "*"], OpenAi, Manage),
+        (PostToKeep, Version, &["chat", "completions", "*"], OpenAi, Manage),
         (Delete, Version, &["chat", "completions", "*"], OpenAi, Manage),
         (Get, Version, &["chat", "completions", "*", "messages"], OpenAi, Manage),
         (Get, Version, &["assistants"], OpenAi, Manage),

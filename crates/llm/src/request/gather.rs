@@ -194,6 +194,7 @@ impl Reader for Gather {
             _ if self.over => {}
             Place::Metadata | Place::LitellmMetadata | Place::Label => self.tally.add_label(length, NAME),
             _ => {
+                self.seen.asks = true;
                 self.tally.add_text(length);
                 if parent == Place::PromptItem {
                     self.tensor.add_member(b"");

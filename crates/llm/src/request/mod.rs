@@ -406,7 +406,7 @@ fn by_shape(route: &Route, seen: Seen, condition: Condition) -> (Dialect, Operat
         (Dialect::Unknown, None) => (dialect, operation),
         (path, Some(Operation::Manage)) if seen.inputs => (path, Operation::Chat),
         // A body that was not read may contain a prompt, so it counts as if it did.
-        (path, Some(_)) if route.body_decides && (seen.asks() || condition.hides_facts()) => {
+        (path, Some(_)) if route.body_decides && (seen.asks || condition.hides_facts()) => {
             (path, Operation::Chat)
         }
         // In the vendors' own bodies, it only matters whether they are a conversation.

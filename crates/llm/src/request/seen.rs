@@ -18,15 +18,13 @@ pub(super) struct Seen {
     pub(super) response: bool,
     /// One of the fields that contain what the model reads.
     pub(super) content: bool,
+    /// A field that calls do not have that only store something.
+    pub(super) asks: bool,
 }
 
 impl Seen {
-    /// Whether the body has something for a model to answer.
-    pub(super) fn asks(&self) -> bool {
-        self.messages || self.contents || self.prompt || self.input || self.input_text || self.inputs
-    }
-
     pub(super) fn key(&mut self, key: &[u8]) {
+        self.asks |= !matches!(key, b"items" | b"metadata");
         match key {
             b"messages" => self.messages = true,
             b"contents" => self.contents = true,

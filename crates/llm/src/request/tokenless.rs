@@ -4,7 +4,7 @@
 //! A path matches only if it is spelled exactly as the provider spells it: any prefix of the gateway, then
 //! the version, then the segments of the row. So `/v1/models` and `/team/v1/models` list models, but
 //! `/v1/chat/completions/models`, `/V1/models`, `/v1//models`, `/v1/models;x` and `/v1%2Fmodels` may be
-//! anything. A call that reads or deletes has no body.
+//! anything. A call that reads has no body.
 
 use super::{Dialect, Operation};
 use crate::providers::{ReadTokenless, all};
@@ -17,10 +17,12 @@ pub(crate) enum Method {
     Get,
     /// Deleting, without a body.
     Delete,
+    /// Deleting what the body names.
+    DeleteNamed,
     /// `POST`, `PUT` or `PATCH`.
     Post,
-    /// Like `Post`, unless the body has something for a model to answer: Mistral generates a response at the path
-    /// where OpenAI stores a conversation.
+    /// Like `Post`, if the body has only `items` and `metadata`: Mistral generates a response at the path where
+    /// OpenAI stores a conversation.
     PostToKeep,
 }
 
@@ -57,7 +59,7 @@ const fn rows_by_last() -> [Member<(), usize>; CALLS.len()] {
 static PATHS: &[ReadTokenless] = all!(ReadTokenless, tokenless_paths, |_| None);
 
 /// Segments that belong to an API.
-const OF_APIS: [&str; 17] = [
+const OF_APIS: [&str; 18] = [
     "api",
     "openai",
     "chat",
@@ -72,6 +74,7 @@ const OF_APIS: [&str; 17] = [
     "messages",
     "model",
     "models",
+    "moderations",
     "predict",
     "rerank",
     "responses",
@@ -95,6 +98,7 @@ pub(super) fn find(method: Option<&str>, path: &str, has_body: bool) -> Option<T
         None => None,
         Some("GET" | "HEAD" | "OPTIONS") if !has_body => Some(Method::Get),
         Some("DELETE") if !has_body => Some(Method::Delete),
+        Some("DELETE") => Some(Method::DeleteNamed),
         Some("POST" | "PUT" | "PATCH") => Some(Method::Post),
         Some(_) => return None,
     };
@@ -253,9 +257,11 @@ mod tests {
             ("GET", "/v1/responses/resp_1?stream=true"),
             ("DELETE", "/v1/responses/resp_1"),
             ("GET", "/v1/chat/completions"),
+            ("POST", "/v1/chat/completions/chatcmpl-1"),
         ] {
             assert!(is_free(method, path, method == "POST"), "{method} {path}");
         }
+        assert!(is_free("DELETE", "/api/delete", true));
     }
 
     #[test]
@@ -295,6 +301,8 @@ mod tests {
             ("POST", "/v1/responses/compact"),
             ("POST", "/v1/responses/resp_1"),
             ("POST", "/v1/chat/completions/moderations"),
+            ("POST", "/v1/chat/completions/completions"),
+            ("DELETE", "/api/chat"),
             ("POST", "/v1/chat/completions/v1/moderations"),
             ("POST", "/v1/chat/completions:countTokens"),
             ("POST", "/v1/moderations/x"),

@@ -323,15 +323,22 @@ fn calls_that_use_no_tokens_are_estimated_at_none() {
 #[test]
 fn a_call_that_may_only_store_uses_tokens_if_there_is_something_to_answer() {
     let is_free = |body: Value| {
-        let path = "/v1/conversations";
-        uses_no_tokens("POST", path, true, Some(&read(path, body.to_string())))
+        let paths = ["/v1/conversations", "/v1/chat/completions/chatcmpl-1"];
+        let [conversations, chat] =
+            paths.map(|path| uses_no_tokens("POST", path, true, Some(&read(path, body.to_string()))));
+        assert_eq!(conversations, chat, "{body}");
+        chat
     };
     assert!(is_free(
         json!({"items": [{"type": "message", "role": "user", "content": "hi"}], "metadata": {}})
     ));
     let messages = json!([{"role": "user", "content": "hi"}]);
+    let long = "x".repeat(100);
     for (field, value) in [
         ("messages", messages),
+        ("Messages", json!([{"role": "user", "content": "hi"}])),
+        ("query", json!("hi")),
+        (&long, json!("hi")),
         ("inputs", json!("hi")),
         ("input", json!("hi")),
         ("prompt", json!("hi")),
