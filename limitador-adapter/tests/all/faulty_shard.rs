@@ -4,7 +4,7 @@ use limitador_adapter::ledger::crossing::Crossing;
 use limitador_adapter::ledger::moment::Moment;
 use limitador_adapter::ledger::recalls::Recalls;
 use limitador_adapter::ledger::redis::RedisLedger;
-use limitador_adapter::ledger::sharded::shard::{Attempt, BucketAmounts, SettledPart, Shard};
+use limitador_adapter::ledger::sharded::shard::{Attempt, BucketState, SettledPart, Shard};
 use limitador_adapter::ledger::stored::{CreationCharge, Parking, Seen, Sighting, StoredResult};
 use limitador_adapter::ledger::{
     Charge, CounterReading, Durability, Grant, Granted, Hit, Hold, Key, Ledger, LedgerOutcome, LedgerSize,
@@ -128,7 +128,7 @@ impl Shard for FaultyShard {
         attempt: u64,
         keys: &[Arc<Key>],
         now: Moment,
-    ) -> Result<Vec<BucketAmounts>, Unavailable> {
+    ) -> Result<Vec<BucketState>, Unavailable> {
         self.call(self.shard.cancel(id, attempt, keys, now)).await
     }
     async fn commit_part(

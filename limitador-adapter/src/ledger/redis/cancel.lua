@@ -1,7 +1,7 @@
 -- Takes back what an attempt to reserve in several shards has taken here, even if it has lapsed meanwhile.
 -- KEYS[5] is the reservation, followed by buckets. ARGV[2] is its id, [3] the room for counters, and [4] the
 -- attempt. If the reservation is settled, or if a later attempt has taken it over, nothing changes. Returns for
--- each bucket the charged and the held amount.
+-- each bucket the charged and the held amount, and ms until its window ends (0 if none is running).
 
 register('cancel', function()
   local reservation, id = KEYS[5], ARGV[2]
@@ -25,6 +25,7 @@ register('cancel', function()
     local it = seat(KEYS[at])
     told[#told + 1] = it.used
     told[#told + 1] = it.held
+    told[#told + 1] = it.ends > 0 and it.ends - now or 0
   end
   return told
 end, ALSO_WHEN_FULL)

@@ -8,11 +8,12 @@ use super::{CallBatches, RedisLedger};
 use crate::ledger::crossing::Crossings;
 use crate::ledger::moment::Moment;
 use crate::ledger::sharded::ShardedLedger;
-use crate::ledger::sharded::shard::{Attempt, BucketAmounts, SettledPart, Shard};
+use crate::ledger::sharded::shard::{Attempt, BucketState, SettledPart, Shard};
 use crate::ledger::shares::Capacity;
 use crate::ledger::{Charge, Hold, Key, Ledger, LedgerOutcome, Unavailable};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 impl RedisLedger {
     /// Returns the ledger to use. In a cluster, it is sharded.
@@ -64,11 +65,16 @@ impl Shard for RedisLedger {
         attempt: u64,
         keys: &[Arc<Key>],
         now: Moment,
-    ) -> Result<Vec<BucketAmounts>, Unavailable> {
+    ) -> Result<Vec<BucketState>, Unavailable> {
         let names = self.keys([self.names.reservation(id)], keys);
         let arguments = [self.time(now), id.to_owned(), self.room(), attempt.to_string()];
         let mut answer = self.run(Function::Cancel, &names, &arguments).await?;
-        keys.iter().map(|_| Ok(BucketAmounts { used: answer.next()?, held: answer.next()? })).collect()
+        let states = keys.iter().map(|key| {
+            let (used, held, left) = (answer.next()?, answer.next()?, Duration::from_millis(answer.next()?));
+            let reset = if left.is_zero() { now.until_end_of(&key.window) } else { left };
+            Ok(BucketState { used, held, reset })
+        });
+        states.collect()
     }
 
     async fn commit_part(

@@ -4,7 +4,7 @@
 //! these holds count like all others, so at worst two concurrent requests refuse each other.
 
 use super::ShardedLedger;
-use super::shard::{Attempt, BucketAmounts, Shard};
+use super::shard::{Attempt, BucketState, Shard};
 use super::split::{ShardPart, in_order};
 use crate::ledger::moment::Moment;
 use crate::ledger::{Hold, Idempotency, Key, LedgerOutcome, Status, Unavailable};
@@ -39,6 +39,9 @@ impl<S: Shard> ShardedLedger<S> {
         let attempt = self.next_attempt(parts.iter().map(|part| part.index).collect());
         let mut reserved = join_all(parts.into_iter().map(|part| ask(id, part, attempt, now))).await;
         let decision = decide(reserved.iter().map(|part| &part.answer));
+        if let Decision::Late(_) = decision {
+            reserved.iter_mut().for_each(ReservedPart::show_room);
+        }
         join_all(
             reserved
                 .iter_mut()
@@ -46,9 +49,6 @@ impl<S: Shard> ShardedLedger<S> {
                 .map(|part| self.take_back(id, part, attempt, now)),
         )
         .await;
-        if let Decision::Late(_) = decision {
-            reserved.iter_mut().for_each(ReservedPart::show_room);
-        }
         let (admitted, idempotency) = match decision {
             Decision::Admitted(idempotency) | Decision::Late(idempotency) => (true, idempotency),
             Decision::Refused => (false, Idempotency::First),
@@ -62,7 +62,7 @@ impl<S: Shard> ShardedLedger<S> {
     async fn take_back(&self, id: &str, reserved: &mut ReservedPart<'_, S>, attempt: Attempt, now: Moment) {
         let ShardPart { index, shard, items: keys, .. } = &reserved.part;
         match shard.cancel(id, attempt.number, keys, now).await {
-            Ok(amounts) => reserved.correct(&amounts),
+            Ok(states) => reserved.correct(&states),
             Err(error) => {
                 tracing::debug!(%error, shard = index, "holds of a refused request could not be taken back yet");
                 self.unfinished.push(*index, id, attempt.number);
@@ -121,11 +121,15 @@ impl Decision {
 
 impl<S> ReservedPart<'_, S> {
     /// Corrects the statuses after the part was taken back.
-    fn correct(&mut self, amounts: &[BucketAmounts]) {
+    fn correct(&mut self, states: &[BucketState]) {
         let Ok(outcome) = &mut self.answer else { return };
-        for (status, BucketAmounts { used, held }) in outcome.statuses.iter_mut().zip(amounts) {
+        for (status, BucketState { used, held, reset }) in outcome.statuses.iter_mut().zip(states) {
             status.used = *used;
             status.remaining = status.max.saturating_sub(*used).saturating_sub(*held);
+            // A bucket without room shows when it will have room.
+            if !status.limited && !status.excused {
+                status.reset = *reset;
+            }
         }
     }
 

@@ -3,6 +3,7 @@
 use crate::ledger::moment::Moment;
 use crate::ledger::{Charge, Hold, Key, Ledger, LedgerOutcome, Settled, Unavailable};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// A set of shards, by number. There are at most [`ShardSet::MOST`] shards.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -67,9 +68,11 @@ pub struct SettledPart {
 
 /// The state of a bucket after a cancellation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BucketAmounts {
+pub struct BucketState {
     pub used: u64,
     pub held: u64,
+    /// The time until the window ends.
+    pub reset: Duration,
 }
 
 /// A ledger that stores some of the buckets. Every call is atomic within the shard.
@@ -84,7 +87,7 @@ pub trait Shard: Ledger {
         now: Moment,
     ) -> Result<LedgerOutcome, Unavailable>;
     /// Takes back everything that an attempt holds or has charged here, and forgets the reservation. Does
-    /// nothing if the reservation is settled, unknown, or owned by another attempt. Returns the amounts of
+    /// nothing if the reservation is settled, unknown, or owned by another attempt. Returns the states of
     /// the buckets that count these keys, in order.
     async fn cancel(
         &self,
@@ -92,7 +95,7 @@ pub trait Shard: Ledger {
         attempt: u64,
         keys: &[Arc<Key>],
         now: Moment,
-    ) -> Result<Vec<BucketAmounts>, Unavailable>;
+    ) -> Result<Vec<BucketState>, Unavailable>;
     /// Like [`Ledger::commit`], for the charges in this shard.
     async fn commit_part(
         &self,

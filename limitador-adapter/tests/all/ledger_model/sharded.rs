@@ -95,3 +95,32 @@ fn any_story_of_two_adapters_on_shards_agrees_with_the_model() {
     };
     every_story_of(60, story().prop_map(of_filters), adapters);
 }
+
+/// A shard where nothing was charged forgets a reservation, so it holds again if the reserve arrives late.
+#[test]
+fn a_late_reserve_shows_the_window_of_a_shard_that_has_forgotten_it() {
+    let (charged, full) = ((0, 1), (0, 0));
+    let want = |bucket, amount, max, ttl, enforced| Want { bucket, amount, max, ttl, enforced };
+    let story = Story {
+        before_change: None,
+        policy: vec![Rate {
+            unit: Unit::Tokens,
+            window: Window::Sliding(Duration::from_secs(158)),
+            max: 71,
+            charges_lapsed: true,
+        }],
+        steps: vec![
+            Step::Commit { id: 3, charges: vec![(full, 41)] },
+            Step::Reserve { id: 2, wants: vec![want(full, 0, None, 1, true)] },
+            Step::Commit { id: 1, charges: vec![(charged, 1), (full, 0)] },
+            Step::Wait(10),
+            Step::Reserve {
+                id: 1,
+                wants: vec![want(charged, 1, Some(2), 23, false), want(full, 1, Some(2), 23, false)],
+            },
+        ],
+    };
+    let redis = Redis::start();
+    let adapters = |_| (0..2).map(|one| in_shards(&redis, 0, 1000, one * 40 * 86_400_000)).collect();
+    Runtime::new().unwrap().block_on(play(adapters, &story, |_| {}));
+}
