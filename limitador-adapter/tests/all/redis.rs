@@ -201,6 +201,11 @@ pub async fn recalls_arrive(from: &dyn Ledger, to: &dyn Ledger) {
     let mut recalled = to.recalls().subscribe();
     once_it_works(async || to.ready().await).await;
     let start = Instant::now();
+    // An adapter hears its own recalls even before it has subscribed.
+    while !to.recalls().reach_all() {
+        assert!(start.elapsed() < DEADLINE, "the adapter has not subscribed");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
     loop {
         from.recall(&[7, u64::MAX]).await;
         match tokio::time::timeout(Duration::from_millis(50), recalled.recv()).await {
