@@ -15,6 +15,9 @@ pub(super) const PROVIDER: Provider = Provider {
         (Post, Root, &["utils", "token_counter"], Unknown, CountTokens),
     ],
     request: &[
+        (Object::Body, "fallbacks", Place::Models),
+        (Object::Body, "context_window_fallbacks", Place::Models),
+        (Object::Body, "content_policy_fallbacks", Place::Models),
         (Object::Body, "litellm_metadata", Place::LitellmMetadata),
         (Object::Body, "litellm_session_id", Place::Session(SessionSource::LitellmSessionId)),
     ],

@@ -19,7 +19,7 @@ pub(super) const PROVIDER: Provider = Provider {
         (Get, Version, &["providers"], Unknown, Manage),
     ],
     request: &[
-        (Object::Body, "models", Place::Name),
+        (Object::Body, "models", Place::Models),
         (Object::Body, "provider", Place::Name),
         (Object::Settings, "top_a", Place::Tag),
         (Object::Content, "video_url", Place::Media(Media::Audio)),

@@ -3,6 +3,7 @@
 use super::Provider;
 use crate::request::Dialect::Unknown;
 use crate::request::Operation::Manage;
+use crate::request::place::{Object, Place};
 use crate::request::tokenless::Base::Version;
 use crate::request::tokenless::Method::{Get, Post};
 
@@ -13,6 +14,10 @@ pub(super) const PROVIDER: Provider = Provider {
         (Get, Version, &["*", "health"], Unknown, Manage),
         (Get, Version, &["*", "status", "*"], Unknown, Manage),
         (Post, Version, &["*", "cancel", "*"], Unknown, Manage),
+    ],
+    request: &[
+        (Object::Content, "openai_input", Place::Unknown),
+        (Object::Content, "sampling_params", Place::Unknown),
     ],
     ..Provider::NOTHING
 };

@@ -21,6 +21,7 @@ pub(super) const PROVIDER: Provider = Provider {
     ],
     request: &[
         (Object::Body, "sampling_parameters", Place::Settings(Settings::Parameters)),
+        (Object::Parameters, "sampling_parameters", Place::Settings(Settings::Parameters)),
     ],
     response: &[
         (Node::Outputs, "data", Node::TokenIds),

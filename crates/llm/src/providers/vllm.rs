@@ -25,7 +25,6 @@ pub(super) const PROVIDER: Provider = Provider {
         (Object::Body, "request_id", Place::Name),
         (Object::Settings, "min_p", Place::Tag),
         (Object::Settings, "priority", Place::Tag),
-        (Object::Settings, "min_tokens", Place::Tag),
         (Object::Settings, "length_penalty", Place::Tag),
         (Object::Settings, "stop_token_ids", Place::Tag),
         (Object::Settings, "prompt_logprobs", Place::Tag),

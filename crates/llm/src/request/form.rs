@@ -2,10 +2,16 @@
 //! sizes of files from a body, which may be incomplete. Unknown parts count as text or as a file.
 
 use super::gather::{Gather, is_true};
+use super::maximum::{is_completions, is_maximum};
+use crate::response::count;
+use crate::spelling::percent_decoded;
 use memchr::memmem;
 
 /// The longest boundary, in bytes. RFC 2046 allows 70.
 const MAX_BOUNDARY: usize = 256;
+
+/// The longest name and number in a form without parts, in bytes.
+const MAX_PAIR: usize = 96;
 
 /// The maximum length of a part's head in bytes. A longer head also counts as text.
 const MAX_HEAD: usize = 1024;
@@ -53,6 +59,21 @@ pub(super) fn read(delimiter: &[u8], body: &[u8]) -> Gather {
     to
 }
 
+/// Reads the numbers in a form without parts: `model=m&max_tokens=100`. They can only increase a hold.
+pub(super) fn read_pairs(body: &[u8], to: &mut Gather) {
+    for pair in body.split(|byte| *byte == b'&').filter(|pair| pair.len() <= MAX_PAIR) {
+        let Some((name, value)) = std::str::from_utf8(pair).ok().and_then(|pair| pair.split_once('=')) else {
+            continue;
+        };
+        let (name, value) = (percent_decoded(name.trim()), percent_decoded(value.trim()));
+        if is_maximum(name.as_bytes()) {
+            to.maxima.add_possible(count(value.as_bytes()));
+        } else if is_completions(name.as_bytes()) {
+            to.add_completions(value.as_bytes());
+        }
+    }
+}
+
 fn parameter<'a>(mut parameters: impl Iterator<Item = &'a str>, wanted: &str) -> Option<&'a str> {
     parameters.find_map(|parameter| {
         let (name, value) = parameter.split_once('=')?;
@@ -97,13 +118,14 @@ fn read_part(part: &[u8], to: &mut Gather) {
         "user" => to.user.set(content),
         "litellm_session_id" => to.sessions.iter_mut().take(1).for_each(|session| session.set(content)),
         "stream" => to.stream.set(is_true(content)),
-        "n" => to.add_completions(content),
         "image" | "mask" => to.images = to.images.saturating_add(1),
         "file" if is_text(header("content-type"), file) => to.read(content),
         _ if is_file && is_text(header("content-type"), file) => to.read(content),
         "file" => to.add_file(u64::try_from(content.len()).unwrap_or(u64::MAX)),
         _ if is_file => to.add_file(u64::try_from(content.len()).unwrap_or(u64::MAX)),
         name if is_setting(name) => {}
+        name if is_maximum(name.as_bytes()) => to.maxima.add_possible(count(content)),
+        name if is_completions(name.as_bytes()) => to.add_completions(content),
         _ => to.read(content),
     }
 }

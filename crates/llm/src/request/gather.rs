@@ -2,6 +2,7 @@
 //! that a model may read.
 
 mod files;
+mod settings;
 mod tensor;
 
 use super::given::{GivenBool, GivenText, Kept};
@@ -10,12 +11,14 @@ use super::maximum::Maxima;
 use super::media::{Files, MAX_REFERENCE, Type, foreign, tokens_of_recording};
 use super::open::Open;
 use super::place::{KeyIs, Media, Place, SessionSource, Sign};
+use super::route::Route;
 use super::seen::Seen;
 use super::tally::CharacterTally;
 use crate::json::{Counted, Reader, characters};
 use crate::response::count;
 use files::MessagePart;
-use tensor::{OpenTensor, SettingsText};
+use settings::SettingsText;
+use tensor::OpenTensor;
 
 /// The longest tag, in characters. Some types are longer than 40 characters.
 const TAG: u64 = 64;
@@ -34,6 +37,7 @@ pub(super) struct Gather {
     pub(super) model: GivenText,
     pub(super) model_variant: GivenText,
     pub(super) model_id: GivenText,
+    pub(super) other_models: GivenText,
     pub(super) user: Kept,
     pub(super) metadata_user: Kept,
     /// The sessions in order of precedence.
@@ -47,6 +51,10 @@ pub(super) struct Gather {
     pub(super) completions: Option<u64>,
     /// The number of prompts, if they are a list.
     pub(super) prompts: u64,
+    /// The number of conversations, if there are several.
+    pub(super) conversations: u64,
+    /// The number of documents in the body, if it is a list.
+    pub(super) documents: u64,
     pub(super) seen: Seen,
     /// The counts of characters.
     pub(super) tally: CharacterTally,
@@ -62,8 +70,8 @@ pub(super) struct Gather {
     pub(super) has_parts: bool,
     /// Whether the first document has ended. No server reads what follows.
     over: bool,
-    /// Whether the body is a list of documents.
-    list: bool,
+    /// Whether the API has a body inside an envelope.
+    reads_envelope: bool,
     open: Open,
     part: MessagePart,
     file: Files,
@@ -72,6 +80,11 @@ pub(super) struct Gather {
 }
 
 impl Gather {
+    pub(super) fn of_route(route: &Route) -> Self {
+        // Perplexity's asynchronous API has an envelope.
+        Self { reads_envelope: route.background, ..Self::default() }
+    }
+
     fn kept(&mut self, place: Place) -> Option<&mut Kept> {
         let [first, second, third] = &mut self.sessions;
         Some(match place {
@@ -89,6 +102,7 @@ impl Gather {
             Place::Model => Some(&mut self.model),
             Place::ModelVariant => Some(&mut self.model_variant),
             Place::ModelId => Some(&mut self.model_id),
+            Place::Models => Some(&mut self.other_models),
             _ => None,
         }
     }
@@ -125,7 +139,11 @@ impl Gather {
 
     /// Records a number of completions. The largest one counts, because `best_of` may be larger than `n`.
     pub(super) fn add_completions(&mut self, token: &[u8]) {
-        self.completions = self.completions.max(count(token).filter(|completions| *completions > 0));
+        self.set_completions(count(token).unwrap_or_default());
+    }
+
+    fn set_completions(&mut self, completions: u64) {
+        self.completions = self.completions.max(Some(completions).filter(|completions| *completions > 0));
     }
 
     /// Records a value of an unexpected type.
@@ -145,6 +163,9 @@ impl Gather {
     /// Records a number, or a word that may be one.
     fn set_number(&mut self, place: Place, token: &[u8], quoted: bool) {
         let value = count(token).filter(|value| *value > 0);
+        if token.starts_with(b"-") {
+            self.maxima.add_unlimited(place);
+        }
         match place {
             // Only lenient servers accept a number in quotes.
             Place::Maximum(kind) if quoted => {
@@ -174,11 +195,20 @@ impl Reader for Gather {
         if is_body {
             self.seen.key(key);
         }
-        if parent == Place::PromptItem {
-            self.tensor.add_member(key);
+        match parent {
+            Place::PromptItem => self.tensor.add_member(key),
+            // LiteLLM's names of models and their fallbacks.
+            Place::Models => self.other_models.set_other(),
+            _ => {}
         }
-        let (place, key_is) = parent.child(key);
-        if is_body && matches!(place, Place::Content | Place::Prompt) {
+        let (place, key_is) = match parent.child(key) {
+            (Place::Envelope, _) if !self.reads_envelope => (Place::Unknown, KeyIs::Text),
+            found => found,
+        };
+        if let Place::Settings(settings) = place {
+            self.maxima.open_settings(settings);
+        }
+        if is_body && matches!(place, Place::Content | Place::Messages | Place::Documents | Place::Prompt) {
             self.seen.content = true;
         }
         match key_is {
@@ -206,10 +236,17 @@ impl Reader for Gather {
     fn element(&mut self, array: Place, index: u32) -> Place {
         match array {
             Place::Root => {
-                self.list = true;
+                self.documents = self.documents.max(u64::from(index).saturating_add(1));
                 Place::Root
             }
             Place::Prompt => Place::PromptItem,
+            Place::Messages => Place::Message,
+            Place::Message => {
+                if index == 0 {
+                    self.conversations = self.conversations.saturating_add(1);
+                }
+                Place::Content
+            }
             Place::Unknown => Place::UnknownElement,
             Place::PromptItem => {
                 if index == 0 {
@@ -251,9 +288,14 @@ impl Reader for Gather {
 
     fn close(&mut self, place: Place) {
         match place {
-            Place::Root => self.over = !self.list,
+            Place::Root => self.over = self.documents == 0,
             Place::Media(_) => self.end_file(),
-            Place::Content | Place::Prompt | Place::PromptItem => {
+            Place::Content
+            | Place::Messages
+            | Place::Message
+            | Place::Documents
+            | Place::Prompt
+            | Place::PromptItem => {
                 if place == Place::PromptItem && !self.end_tensor() {
                     self.prompts = self.prompts.saturating_add(1);
                 }
@@ -273,6 +315,9 @@ impl Reader for Gather {
         if let Some(model) = self.model_at(place) {
             model.open();
         }
+        if matches!(place, Place::Tensor | Place::Settings(_)) {
+            self.open_settings();
+        }
     }
 
     fn characters(&mut self, place: Place, characters: u64) {
@@ -285,14 +330,14 @@ impl Reader for Gather {
     fn text(&mut self, place: Place, piece: &[u8]) {
         let characters = characters(piece);
         if matches!(place, Place::Tensor | Place::Settings(_)) {
-            self.settings.add(piece, self.open.bytes == 0);
+            self.settings_piece(piece);
         }
         if place.is_text() {
             self.tally.add_text(characters);
             return;
         }
         if matches!(place, Place::Data(_) | Place::Media(_) | Place::Source(_)) {
-            self.open.foreign = self.open.foreign.saturating_add(foreign(piece));
+            self.open.add_foreign(foreign(piece));
             self.open.image.feed(piece);
         }
         self.open.add(piece, characters);
@@ -308,20 +353,30 @@ impl Reader for Gather {
         self.open.place = None;
         let characters = self.open.characters;
         match place {
-            Place::Text | Place::Unknown | Place::UnknownElement | Place::Content | Place::Prompt => {}
+            Place::Text
+            | Place::Unknown
+            | Place::UnknownElement
+            | Place::Content
+            | Place::Messages
+            | Place::Message
+            | Place::Documents
+            | Place::Prompt => {}
             Place::PromptItem => self.prompts = self.prompts.saturating_add(1),
             Place::Nowhere => {}
             Place::TensorName | Place::Tensor => self.tensor_text(place),
             Place::Settings(_) => {
-                self.settings_text();
+                self.end_settings();
                 self.tally.add_name(characters, TAG);
             }
             Place::Tag | Place::StreamOptionsVariant | Place::Format => {
                 self.tally.add_name(characters, TAG);
             }
-            Place::Name | Place::Model | Place::ModelVariant | Place::ModelId | Place::User => {
-                self.tally.add_name(characters, NAME)
-            }
+            Place::Name
+            | Place::Model
+            | Place::ModelVariant
+            | Place::ModelId
+            | Place::Models
+            | Place::User => self.tally.add_name(characters, NAME),
             Place::Session(SessionSource::LitellmSessionId) => self.tally.add_name(characters, NAME),
             Place::Session(_)
             | Place::MetadataUser
@@ -401,7 +456,12 @@ impl Reader for Gather {
         let token = token.unwrap_or_default();
         match place {
             // A prompt may consist of token ids.
-            Place::Content | Place::Prompt | Place::PromptItem
+            Place::Content
+            | Place::Messages
+            | Place::Message
+            | Place::Documents
+            | Place::Prompt
+            | Place::PromptItem
                 if token.first().is_some_and(|first| first.is_ascii_digit() || *first == b'-') =>
             {
                 self.add_tokens(1);
@@ -411,7 +471,7 @@ impl Reader for Gather {
                 let bytes = u64::try_from(token.len()).unwrap_or(u64::MAX);
                 self.add_scalars(1, bytes);
             }
-            Place::Model | Place::ModelVariant | Place::ModelId => {
+            Place::Model | Place::ModelVariant | Place::ModelId | Place::Models => {
                 if let Some(model) = self.model_at(place) {
                     if token == b"null" { model.set_null() } else { model.set_other() }
                 }

@@ -3,7 +3,7 @@
 
 use super::Operation;
 use super::names::{self, MAX_NAME};
-use super::place::Settings;
+use super::place::{Place, Settings};
 use super::route::Route;
 
 /// A field for a maximum.
@@ -31,6 +31,11 @@ pub(crate) struct Maxima {
     possible: u64,
     /// The sum of the values in elements of unknown lists.
     elements: u64,
+    /// Whether a server may ignore all of these values: it reads another one that means that there is no maximum, or
+    /// settings that were not read.
+    is_unsure: bool,
+    /// The objects of settings that the body contains.
+    settings: [bool; OBJECTS.len()],
 }
 
 /// One field.
@@ -64,6 +69,15 @@ const FIELDS: [MaximumField; 15] = [
     MaximumField::Setting(Settings::Options),
     MaximumField::Setting(Settings::TextGeneration),
     MaximumField::Setting(Settings::Parameters),
+];
+
+/// The objects of settings in a body.
+const OBJECTS: [Settings; 5] = [
+    Settings::Generation,
+    Settings::Inference,
+    Settings::Options,
+    Settings::TextGeneration,
+    Settings::Parameters,
 ];
 
 impl Maxima {
@@ -101,6 +115,33 @@ impl Maxima {
     pub(crate) fn add_elements(&mut self, largest: u64, sum: u64) {
         self.add_possible(Some(largest));
         self.elements = self.elements.saturating_add(sum);
+    }
+
+    /// Records a negative value, which means that there is no maximum.
+    pub(super) fn add_unlimited(&mut self, place: Place) {
+        self.is_unsure |= matches!(
+            place,
+            Place::Maximum(_) | Place::MaximumVariant(_) | Place::PossibleMaximum | Place::ElementMaximum
+        );
+    }
+
+    /// Records that settings were not read.
+    pub(super) fn set_unsure(&mut self) {
+        self.is_unsure = true;
+    }
+
+    /// Records an object of settings. If there are two, it is unknown which one the server uses.
+    pub(super) fn open_settings(&mut self, settings: Settings) {
+        let known = self.settings.iter_mut().zip(OBJECTS).find(|(_, of)| *of == settings);
+        if let Some((is_given, _)) = known {
+            self.is_unsure |= std::mem::replace(is_given, true);
+        }
+    }
+
+    /// Adds the maxima of settings in a string.
+    pub(super) fn add_settings(&mut self, settings: &Maxima) {
+        self.add_element(Some(settings.possible));
+        self.is_unsure |= settings.is_unsure;
     }
 
     /// Adds a value under a key in another case.
@@ -150,10 +191,10 @@ impl Maxima {
         self.heeded(route).any(|given| given.first.is_none() && given.variant.flatten().is_some())
     }
 
-    /// Returns whether a field has both a maximum and a value that counts as absent, so that it is unknown
-    /// which one the server uses.
+    /// Returns whether the server may use no maximum although there is one, for example because a field has both a
+    /// maximum and a value that counts as absent.
     pub(crate) fn is_unsure(&self, route: &Route) -> bool {
-        self.heeded(route).any(|given| given.largest.is_some() && given.is_absent)
+        self.is_unsure || self.heeded(route).any(|given| given.largest.is_some() && given.is_absent)
     }
 }
 
@@ -183,38 +224,108 @@ pub(crate) enum Shape {
     TextGenerationInference,
 }
 
-/// Returns whether a key is a known name for a maximum, ignoring case, hyphens and underscores.
+/// Returns whether a key is a name for a maximum, or for another setting that determines how much is generated:
+/// `max_new_tokens`, `thinkingBudget`, `min-tokens`. Every word in it must be known. Upper case, hyphens and
+/// underscores do not matter.
 pub(super) fn is_maximum(key: &[u8]) -> bool {
     // `maxLength` is a part of JSON schemas.
     if matches!(key, b"max_length" | b"genamt") {
         return true;
     }
-    let (mut folded, mut name, mut length) = ([0; MAX_NAME], [0; 24], 0usize);
-    let key = names::folded(key, &mut folded).unwrap_or(key);
+    let mut name = [0; NAME];
+    let Some(mut rest) = normal(key, &mut name) else { return false };
+    let mut meaning = 0;
+    while !rest.is_empty() {
+        let Some((word, bits)) = WORDS.iter().find(|(word, _)| rest.starts_with(word)) else { return false };
+        meaning |= bits;
+        rest = rest.get(word.len()..).unwrap_or_default();
+    }
+    let has = |bits: u16| meaning & bits == bits;
+    has(BOUND | TOKENS)
+        || has(BOUND | OUTPUT | SIZE)
+        || has(NUMBER | OUTPUT | TOKENS)
+        || has(LENGTH | OUTPUT)
+        || has(BUDGET | OUTPUT)
+        || has(NUMBER | PREDICT)
+        || has(TOKENS | TO | OUTPUT)
+}
+
+/// The longest name of a maximum.
+const NAME: usize = 32;
+
+const BOUND: u16 = 1;
+const BUDGET: u16 = 1 << 1;
+const NUMBER: u16 = 1 << 2;
+const TOKENS: u16 = 1 << 3;
+const LENGTH: u16 = 1 << 4;
+const OUTPUT: u16 = 1 << 5;
+const PREDICT: u16 = 1 << 6;
+const TO: u16 = 1 << 7;
+const SIZE: u16 = 1 << 8;
+
+/// The words in names of maxima. Longer words come before their prefixes.
+const WORDS: &[(&[u8], u16)] = &[
+    (b"maximum", BOUND),
+    (b"max", BOUND),
+    (b"minimum", BOUND),
+    (b"min", BOUND),
+    (b"budget", BOUND | BUDGET),
+    (b"limit", BOUND),
+    (b"request", 0),
+    (b"number", NUMBER),
+    (b"num", NUMBER),
+    (b"tokens", TOKENS),
+    (b"token", TOKENS),
+    (b"toks", TOKENS),
+    (b"tok", TOKENS),
+    (b"length", LENGTH),
+    (b"len", LENGTH),
+    (b"size", SIZE),
+    (b"count", 0),
+    (b"output", OUTPUT),
+    (b"completion", OUTPUT),
+    (b"new", OUTPUT),
+    (b"generated", OUTPUT),
+    (b"generation", OUTPUT),
+    (b"generate", OUTPUT),
+    (b"gen", OUTPUT),
+    (b"response", OUTPUT),
+    (b"answer", OUTPUT),
+    (b"thinking", OUTPUT),
+    (b"reasoning", OUTPUT),
+    (b"decode", OUTPUT),
+    (b"dec", OUTPUT),
+    (b"sample", OUTPUT),
+    (b"predict", PREDICT),
+    (b"to", TO),
+    (b"of", 0),
+    (b"n", NUMBER),
+];
+
+/// Returns whether a key is a name for the number of results of a prompt.
+pub(super) fn is_completions(key: &[u8]) -> bool {
+    let mut name = [0; NAME];
+    matches!(
+        normal(key, &mut name),
+        Some(
+            b"n" | b"ncmpl"
+                | b"bestof"
+                | b"samplecount"
+                | b"candidatecount"
+                | b"numgenerations"
+                | b"numcompletions"
+                | b"numreturnsequences"
+        )
+    )
+}
+
+/// Converts a key to lower case without separators. Returns `None` if it is too long.
+fn normal<'b>(key: &[u8], name: &'b mut [u8; NAME]) -> Option<&'b [u8]> {
+    let mut folded = [0; MAX_NAME];
+    let (key, mut length) = (names::folded(key, &mut folded).unwrap_or(key), 0usize);
     for byte in key.iter().filter(|byte| !matches!(byte, b'_' | b'-')) {
-        let Some(place) = name.get_mut(length) else { return false };
-        *place = *byte;
+        *name.get_mut(length)? = *byte;
         length = length.saturating_add(1);
     }
-    let name = name.get(..length).unwrap_or_default();
-    matches!(
-        name,
-        b"maxtokens"
-            | b"maxtokencount"
-            | b"maxtokenstosample"
-            | b"maxcompletiontokens"
-            | b"maxoutputtokens"
-            | b"maxnewtokens"
-            | b"maxgeneratedtokens"
-            | b"maxgenlen"
-            | b"maximumtokens"
-            | b"maxoutputsize"
-            | b"maxoutputlength"
-            | b"maxresponsetokens"
-            | b"maxtokenstogenerate"
-            | b"maxresponseoutputtokens"
-            | b"numpredict"
-            | b"npredict"
-            | b"requestoutputlen"
-    )
+    name.get(..length)
 }

@@ -39,17 +39,24 @@ pub(super) fn tokens_of_document(bytes: u64) -> u64 {
     bytes.div_ceil(DOCUMENT_BYTES_PER_TOKEN)
 }
 
-/// Returns how many bytes do not belong to any alphabet of base64.
-pub(super) fn foreign(bytes: &[u8]) -> u64 {
+/// Returns how many bytes do not belong to any alphabet of base64, and how many end a line.
+pub(super) fn foreign(bytes: &[u8]) -> (u64, u64) {
     let is_foreign = |byte: &u8| {
         let letter = (*byte | 0x20).wrapping_sub(b'a') < 26;
         let digit_or_slash = byte.wrapping_sub(b'/') < 11;
         let other = (*byte == b'+') | (*byte == b'-') | (*byte == b'_') | (*byte == b'=');
-        let line_end = (*byte == b'\r') | (*byte == b'\n');
-        u8::from(!(letter | digit_or_slash | other | line_end))
+        u8::from(!(letter | digit_or_slash | other | is_line_end(byte)))
     };
     // The sum of this few bytes cannot overflow.
-    bytes.chunks(128).map(|some| u64::from(some.iter().map(is_foreign).sum::<u8>())).sum()
+    let counts = bytes.chunks(128).map(|some| {
+        let line_ends = some.iter().map(|byte| u8::from(is_line_end(byte))).sum::<u8>();
+        (u64::from(some.iter().map(is_foreign).sum::<u8>()), u64::from(line_ends))
+    });
+    counts.fold((0, 0), |sum, one| (u64::saturating_add(sum.0, one.0), u64::saturating_add(sum.1, one.1)))
+}
+
+fn is_line_end(byte: &u8) -> bool {
+    (*byte == b'\r') | (*byte == b'\n')
 }
 
 /// The kind of a string in a place for media.

@@ -323,6 +323,15 @@ fn conclude(route: Route, gathered: &Gather, mut condition: Condition, length: u
     let completions = gathered.completions.unwrap_or(1).max(1);
     let prompts = if operation.is_of_prompts() { gathered.prompts.max(1) } else { 1 };
     let (model, model_is_unreadable) = model(&route, gathered);
+    // LiteLLM sends the request to each model of a list in one string.
+    let models = gathered.model.text().map_or(1, |model| model.split(',').count());
+    let results = [
+        completions,
+        prompts,
+        gathered.conversations.max(1),
+        gathered.documents.max(1),
+        u64::try_from(models).unwrap_or(u64::MAX),
+    ];
     RequestBody {
         model,
         model_is_unreadable,
@@ -335,7 +344,7 @@ fn conclude(route: Route, gathered: &Gather, mut condition: Condition, length: u
         possible_max_output: gathered.maxima.possible(),
         elements_max_output: gathered.maxima.of_elements().saturating_mul(completions),
         unsure_max_output: gathered.maxima.is_unsure(&route),
-        completions: completions.saturating_mul(prompts),
+        completions: results.into_iter().fold(1, u64::saturating_mul),
         user: gathered.user.text().or_else(metadata_user),
         session: gathered.sessions.iter().find_map(given::Kept::text),
         input: if operation.uses_tokens() { input } else { 0 },
@@ -351,7 +360,7 @@ fn conclude(route: Route, gathered: &Gather, mut condition: Condition, length: u
 }
 
 /// Returns the model, and whether it is present but unreadable. If the path names the model, the model in the
-/// body is ignored.
+/// body is ignored. If the server may use several models, none of them is known.
 fn model(route: &Route, gathered: &Gather) -> (Option<String>, bool) {
     if route.model.is_some() {
         return (route.model.clone(), false);
@@ -365,7 +374,14 @@ fn model(route: &Route, gathered: &Gather) -> (Option<String>, bool) {
     let given = || given.iter().copied().flatten();
     let model = given().find_map(given::GivenText::text);
     let is_unreadable = model.is_none() && given().any(given::GivenText::is_unreadable);
-    (model, is_unreadable)
+    let others = &gathered.other_models;
+    let is_one = |model: &String| !model.contains(',') && others.text().is_none_or(|other| other == *model);
+    match model.or_else(|| others.text()) {
+        Some(_) if others.differs() || others.is_unreadable() => (None, true),
+        Some(model) if is_one(&model) => (Some(model), false),
+        Some(_) => (None, true),
+        None => (None, is_unreadable || others.is_unreadable()),
+    }
 }
 
 fn conflicts(route: &Route, gathered: &Gather) -> Conflicts {

@@ -70,6 +70,15 @@ mod tests {
         }
     }
 
+    /// Other places would hide a maximum.
+    #[test]
+    fn no_name_of_a_maximum_has_another_place() {
+        for (object, name, place) in NAMES.members() {
+            let is_known = matches!(place, Place::Maximum(_) | Place::MaximumVariant(_));
+            assert!(is_known || !is_maximum(name.as_bytes()), "{object:?}: {name}");
+        }
+    }
+
     #[test]
     fn case_is_folded_as_go_folds_it() {
         let folded = |key: &str| folded(key.as_bytes(), &mut [0; MAX_NAME]).map(<[u8]>::to_vec);

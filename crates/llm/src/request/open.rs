@@ -8,8 +8,9 @@ pub(super) struct Open {
     pub(super) place: Option<Place>,
     pub(super) characters: u64,
     pub(super) bytes: u64,
-    /// The number of characters that do not belong to base64.
-    pub(super) foreign: u64,
+    /// The number of bytes that do not belong to base64, and of those that end a line.
+    foreign: u64,
+    line_ends: u64,
     beginning: [u8; BEGINNING],
     length: usize,
     /// A possible image.
@@ -26,6 +27,7 @@ impl Default for Open {
             characters: 0,
             bytes: 0,
             foreign: 0,
+            line_ends: 0,
             beginning: [0; BEGINNING],
             length: 0,
             image: ImageHead::default(),
@@ -37,7 +39,7 @@ impl Open {
     /// Begins another string.
     pub(super) fn begin(&mut self, place: Place) {
         (self.place, self.characters, self.bytes) = (Some(place), 0, 0);
-        (self.foreign, self.length) = (0, 0);
+        (self.foreign, self.line_ends, self.length) = (0, 0, 0);
         if matches!(place, Place::Data(_) | Place::Media(_) | Place::Source(_)) {
             self.image = ImageHead::default();
         }
@@ -48,6 +50,16 @@ impl Open {
         self.characters = self.characters.saturating_add(characters);
         self.bytes = self.bytes.saturating_add(u64::try_from(piece.len()).unwrap_or(u64::MAX));
         self.push(piece);
+    }
+
+    pub(super) fn add_foreign(&mut self, (foreign, line_ends): (u64, u64)) {
+        self.foreign = self.foreign.saturating_add(foreign);
+        self.line_ends = self.line_ends.saturating_add(line_ends);
+    }
+
+    /// Returns the number of bytes that do not belong to base64, whose lines have 64 characters or more.
+    pub(super) fn foreign(&self) -> u64 {
+        self.foreign.saturating_add(self.line_ends.saturating_sub(self.bytes / 32))
     }
 
     fn push(&mut self, piece: &[u8]) {

@@ -16,7 +16,7 @@
 //! Tags, names and known keys are free only up to the amount of text, and for the first 4096 characters
 //! ([`super::tally`]): thousands of roles or ids are text, too.
 
-use super::maximum::{MaximumField, is_maximum};
+use super::maximum::{MaximumField, is_completions, is_maximum};
 use super::names::{self, NAMES};
 use crate::json;
 use crate::json::Wants;
@@ -68,6 +68,8 @@ pub(crate) enum Place {
     ModelVariant,
     /// `modelId`, which some servers read as the model.
     ModelId,
+    /// Further models, which the server may use instead: OpenRouter's `models`, LiteLLM's `fallbacks`.
+    Models,
     User,
     /// Anthropic's `metadata.user_id`.
     MetadataUser,
@@ -99,6 +101,11 @@ pub(crate) enum Place {
     UnknownElement,
     /// What the model reads: text, token ids, or objects that contain them.
     Content,
+    /// The conversation, and a message of it. A list in place of a message is one of several conversations.
+    Messages,
+    Message,
+    /// Documents that the model reads as text, whatever their members are called.
+    Documents,
     /// One or more prompts.
     Prompt,
     /// One of several prompts.
@@ -212,6 +219,9 @@ impl json::JsonPlace for Place {
             | Place::Unknown
             | Place::UnknownElement
             | Place::Content
+            | Place::Messages
+            | Place::Message
+            | Place::Documents
             | Place::Prompt
             | Place::PromptItem
             | Place::Calls
@@ -227,6 +237,7 @@ impl json::JsonPlace for Place {
             Place::Model
             | Place::ModelVariant
             | Place::ModelId
+            | Place::Models
             | Place::User
             | Place::MetadataUser
             | Place::Stream
@@ -274,7 +285,9 @@ impl Place {
             Place::Settings(settings) => {
                 NAMES.find(settings.object(), key).or_else(|| NAMES.find(Object::Settings, key))
             }
-            Place::Content => NAMES.find(Object::Content, key),
+            Place::Content | Place::Messages | Place::Message => NAMES.find(Object::Content, key),
+            Place::Documents => NAMES.find(Object::Content, key).and_then(Place::in_document),
+            Place::Models => return (Place::Models, KeyIs::Text),
             Place::Prompt => NAMES.find(Object::Prompt, key).or_else(|| NAMES.find(Object::Content, key)),
             Place::PromptItem if key == b"name" => Some(Place::TensorName),
             Place::PromptItem if key == b"data" => Some(Place::Tensor),
@@ -288,6 +301,7 @@ impl Place {
             Place::Tools => return (tool(key), KeyIs::Text),
             // `{"type": "int", "value": 100}`.
             Place::Maximum(_) | Place::PossibleMaximum if key == b"value" => Some(Place::PossibleMaximum),
+            Place::Completions if key == b"value" => Some(Place::Completions),
             Place::ElementMaximum if key == b"value" => Some(Place::ElementMaximum),
             Place::ToolConfig => NAMES.find(Object::ToolConfig, key),
             Place::Format => format(key),
@@ -326,6 +340,7 @@ impl Place {
         match known {
             Some(place) => (place, KeyIs::Known),
             None if self.may_hold_maximum() && is_maximum(key) => (self.maximum(), KeyIs::Known),
+            None if self.may_hold_maximum() && is_completions(key) => (Place::Completions, KeyIs::Known),
             None if self == Place::UnknownElement => (self, KeyIs::Text),
             None if self.is_settings() => (Place::Unknown, KeyIs::Text),
             None => (Place::Text, KeyIs::Text),
@@ -340,9 +355,23 @@ impl Place {
                 | Place::Unknown
                 | Place::UnknownElement
                 | Place::Content
+                | Place::Messages
+                | Place::Message
+                | Place::Documents
                 | Place::Prompt
                 | Place::PromptItem
         )
+    }
+
+    /// Returns the place of a known member in a document: text, unless it is a name or the like.
+    fn in_document(self) -> Option<Place> {
+        match self {
+            Place::Media(_) | Place::Source(_) | Place::Data(_) | Place::Reference(_) | Place::Context => {
+                None
+            }
+            Place::Content | Place::Calls => Some(Place::Documents),
+            place => Some(place),
+        }
     }
 
     /// Returns whether the members of this place configure generation, as far as is known.

@@ -78,9 +78,12 @@ fn read_text(route: &Route, content_type: &str, body: &[u8], extent: Extent, wir
         None => conclude(route.clone(), gathered, condition, length),
     };
     let utf8 = unicode::to_utf8(body);
-    let (gathered, condition) = scan(&utf8);
+    let (mut gathered, condition) = scan(&utf8, route);
     let is_form = form::is_said_by(content_type);
     let form = form::boundary(content_type, body);
+    if condition == Condition::Foreign && form.is_none() {
+        form::read_pairs(&utf8, &mut gathered);
+    }
     let mut read = match (condition, &form) {
         (Condition::Foreign, Some(boundary)) => {
             let condition = if is_form { Condition::Read } else { Condition::Mislabeled };
@@ -102,8 +105,8 @@ fn read_text(route: &Route, content_type: &str, body: &[u8], extent: Extent, wir
 }
 
 /// Scans a JSON body. Lenient JSON is first converted to strict JSON.
-fn scan(body: &[u8]) -> (Gather, Condition) {
-    let mut gathered = Gather::default();
+fn scan(body: &[u8], route: &Route) -> (Gather, Condition) {
+    let mut gathered = Gather::of_route(route);
     match body.iter().find(|byte| !byte.is_ascii_whitespace()) {
         None => return (gathered, Condition::Read),
         Some(b'{' | b'[') => {
@@ -119,7 +122,7 @@ fn scan(body: &[u8]) -> (Gather, Condition) {
         Some(_) => return (gathered, Condition::Foreign),
     }
     if let Some(strict) = lenient::to_strict(body) {
-        gathered = Gather::default();
+        gathered = Gather::of_route(route);
         Scanner::default().feed(strict.as_bytes(), &mut gathered);
         gathered.finish();
     } else if !matches!(body.trim_ascii_start(), [b'{' | b'[', ..]) {

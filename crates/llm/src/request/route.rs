@@ -66,17 +66,25 @@ impl Route {
     fn of_segments(segments: &[&str]) -> Self {
         let Some((last, before)) = segments.split_last() else { return Self::default() };
         let found = PATHS.iter().find_map(|read| read(last, before));
-        found.unwrap_or_else(|| by_name(last, before))
+        let route = found.unwrap_or_else(|| by_name(last, before));
+        Self { model: route.model.or_else(|| served_model(last, before)), ..route }
     }
 
     pub(crate) fn new(dialect: Dialect, operation: Operation) -> Self {
         Self { dialect, operation: Some(operation), ..Self::default() }
     }
 
-    /// Adds the model of `/openai/deployments/{deployment}/chat/completions`.
+    /// Adds the model of `/openai/deployments/{deployment}/chat/completions` or `/engines/{model}/completions`.
+    /// `before` are the segments before the name of the call. LiteLLM accepts models with slashes.
     pub(crate) fn with_deployment(mut self, before: &[&str]) -> Self {
-        let mut segments = before.iter().skip_while(|segment| **segment != "deployments");
-        self.model = segments.nth(1).map(|deployment| (*deployment).to_owned());
+        let at = before.iter().position(|segment| matches!(*segment, "deployments" | "engines"));
+        let mut model = at.and_then(|at| before.get(at.saturating_add(1)..)).unwrap_or_default();
+        while let [rest @ .., last] = model
+            && (*last == "extensions" || tokenless::is_version(last))
+        {
+            model = rest;
+        }
+        self.model = (!model.is_empty()).then(|| model.join("/"));
         self
     }
 }
@@ -173,7 +181,24 @@ fn by_name(last: &str, before: &[&str]) -> Route {
     }
     let Some(call) = call else { return Route::default() };
     let route = Route { stream: call.stream, ..Route::new(call.dialect, call.operation) };
+    let before = match before {
+        [before @ .., _] if !call.parents.is_empty() => before,
+        before => before,
+    };
     if route.dialect == Dialect::OpenAi { route.with_deployment(before) } else { route }
+}
+
+/// Returns the model of Triton's `/v2/models/{model}/infer` and Replicate's `/v1/models/{owner}/{name}/predictions`.
+fn served_model(last: &str, before: &[&str]) -> Option<String> {
+    if !matches!(last, "infer" | "generate" | "generate_stream" | "predict" | "predictions") {
+        return None;
+    }
+    let at = before.iter().rposition(|segment| *segment == "models")?;
+    let model = match before.get(at.saturating_add(1)..)? {
+        [model @ .., "versions", _] => model,
+        model => model,
+    };
+    (!model.is_empty()).then(|| model.join("/"))
 }
 
 #[cfg(test)]
@@ -277,6 +302,13 @@ mod tests {
                 "my-gpt",
                 None,
             ),
+            ("/openai/deployments/o/my-gpt/v1/chat/completions", D::OpenAi, Some(O::Chat), "o/my-gpt", None),
+            ("/openai/deployments/o/my-gpt/embeddings", D::OpenAi, Some(O::Embedding), "o/my-gpt", None),
+            ("/openai/deployments/d/extensions/chat/completions", D::OpenAi, Some(O::Chat), "d", None),
+            ("/engines/o/my-gpt/chat/completions", D::OpenAi, Some(O::Chat), "o/my-gpt", None),
+            ("/v1/engines/davinci/completions", D::OpenAi, Some(O::Completion), "davinci", None),
+            ("/v2/models/m/versions/1/infer", D::Unknown, None, "m", None),
+            ("/v1/models/owner/m/predictions", D::Unknown, None, "owner/m", None),
         ];
         for (path, dialect, operation, model, stream) in table {
             let expected = Route {

@@ -4,6 +4,7 @@
 
 mod compressed;
 mod corpus;
+mod doubt;
 mod edits;
 mod estimate;
 mod exclusion;

@@ -75,9 +75,9 @@ impl Gather {
 
     /// Adds a string in a place for images and files.
     pub(super) fn media(&mut self, media: Media) {
-        let Open { characters, bytes, foreign, .. } = self.open;
+        let Open { characters, bytes, .. } = self.open;
         let sized = self.open.image.finish().map(SizedImages::of);
-        let found = judge(self.open.beginning(), characters, foreign);
+        let found = judge(self.open.beginning(), characters, self.open.foreign());
         if matches!(found, Found::Inline(_) | Found::Reference) {
             self.media = self.media.saturating_add(bytes);
         }
