@@ -56,7 +56,7 @@ const ATTRIBUTE_MEANINGS: &[(&str, &str)] = &[
     ("usage.reasoning", "Output tokens that are reasoning"),
     ("response.code", "The status code"),
     ("llm.finished", "Whether the response came to its end"),
-    ("llm.model", "The model that the request names, in its path or its body"),
+    ("llm.model", "The model that the request names, in its path or its body. An error if it names several"),
     ("llm.stream", "Whether the response is to be a stream"),
     ("llm.maxOutput", "The client's own maximum output"),
     ("llm.user", "The end user that the request names"),

@@ -222,7 +222,7 @@ pub struct RequestBody {
     pub operation: Operation,
     /// The model, from the path if it contains one.
     pub model: Option<String>,
-    /// Whether the model is not a string, or is too long for a name.
+    /// Whether the model is not a string, is too long for a name, or is one of several.
     pub model_is_unreadable: bool,
     /// Whether the response should be a stream.
     pub stream: bool,
