@@ -29,7 +29,7 @@ use expression::facts::Facts;
 use live::LiveHolds;
 use llm::memory::{Lease, MemoryBudget, Purpose};
 use llm::request::UsageChunkFilter;
-use llm::response::ResponseHead;
+use llm::response::{ResponseHead, Usage};
 use policy::model::{FailureMode, UsageReporting};
 use policy::plan::{FactRound, Hold, Plan};
 use protocol::call::CallFailure;
@@ -112,6 +112,8 @@ pub struct Exchange {
     trace: Option<Box<TraceContext>>,
     /// The time at which the request was judged, in milliseconds of Unix time, if the shell has set it.
     asked_at: Option<u64>,
+    /// What the response has used, once that is charged.
+    used: Usage,
     state: State,
 }
 
@@ -144,6 +146,7 @@ impl Exchange {
             reporting: None,
             trace: None,
             asked_at: None,
+            used: Usage::default(),
             state: State::New,
         }
     }
@@ -262,7 +265,7 @@ impl Exchange {
                 effects
             }
             (State::Responding(responding), Event::Body { chunk, end }) => self.body(responding, chunk, end),
-            (State::Responding(responding), Event::Closed) => responding.settle(&self.in_force, Ending::Cut),
+            (State::Responding(responding), Event::Closed) => self.settle(responding, Ending::Cut),
             (State::New | State::Reading { .. }, Event::Closed) => Vec::new(),
             (state, _) => {
                 self.state = state;
@@ -290,6 +293,11 @@ impl Exchange {
     pub fn edits_body(&self) -> bool {
         matches!(&self.state, State::Responding(responding)
             if responding.usage_chunk.is_some() || responding.cutter.as_ref().is_some_and(StreamCutter::edits))
+    }
+
+    /// Returns what the response has used, as reported or estimated. It is zero until the response is charged.
+    pub fn used(&self) -> Usage {
+        self.used
     }
 
     /// Returns whether the exchange is still running.
@@ -468,12 +476,18 @@ impl Exchange {
     fn body(&mut self, mut responding: Box<ResponseInFlight>, chunk: &[u8], end: bool) -> Vec<Effect> {
         responding.read(chunk, &self.in_force);
         if end {
-            return responding.settle(&self.in_force, Ending::Complete);
+            return self.settle(responding, Ending::Complete);
         }
         let raise = responding.outgrown();
         let detach = raise.as_ref().and_then(|_| responding.reservation.detach());
         self.state = State::Responding(responding);
         detach.into_iter().chain(raise).collect()
+    }
+
+    fn settle(&mut self, mut responding: Box<ResponseInFlight>, ending: Ending) -> Vec<Effect> {
+        let effects = responding.settle(&self.in_force, ending);
+        self.used = responding.reservation.used;
+        effects
     }
 }
 

@@ -7,6 +7,7 @@
 //! from the upstream.
 
 mod call;
+mod conversation;
 mod farewell;
 mod record;
 mod upgrade;
@@ -20,6 +21,7 @@ use crate::outbox::{Raise, Settlement};
 use crate::refusal::codex;
 use crate::refusal::{self, Denial};
 use call::{Asked, Call, Start};
+use conversation::Conversation;
 use expression::facts::Facts;
 use llm::memory::{Lease, MemoryBudget, Purpose};
 use llm::websocket::{Extensions, MessageReader, Peer, SocketApi, SocketEvent};
@@ -93,6 +95,7 @@ pub struct Socket {
     /// The memory of both.
     bytes_lease: Lease,
     calls: Vec<Call>,
+    conversation: Conversation,
     /// What to report to Envoy's access log for each call, regardless of the policies.
     reporting: Option<UsageReporting>,
     /// The time of the current event.
@@ -155,6 +158,7 @@ impl Socket {
             upstream: Vec::new(),
             bytes_lease: memory.empty(Purpose::Keep),
             calls: Vec::new(),
+            conversation: Conversation::new(api),
             reporting: None,
             now: 0,
             numbers: 0,
@@ -250,7 +254,7 @@ impl Socket {
         let mut effects = Vec::new();
         let Some(call) = self.calls.iter_mut().find(|call| call.number == number) else { return effects };
         let start = call.replied(reply, self.now, &mut effects);
-        self.calls.retain(|call| !call.is_over());
+        self.remove_ended();
         let holds = matches!(self.state, State::Holding { call, .. } if call == number);
         match start {
             Start::Waits => {}

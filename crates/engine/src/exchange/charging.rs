@@ -69,6 +69,7 @@ impl Reservation {
         if let Some(lesson) = self.lesson.take().filter(|_| is_lesson) {
             lesson.learn(told.0.output);
         }
+        self.used = told.0;
         let mut effects = match &created {
             Some(result) => {
                 told = (result.delivered, UsageSource::Deferred);

@@ -34,6 +34,8 @@ pub(super) struct Reservation {
     pub(super) estimate: Estimate,
     /// The maximum output that the request allows, if it is known.
     pub(super) max_output: Option<u64>,
+    /// What the response has used, once that is charged.
+    pub(super) used: Usage,
     /// Whether the call is known to use no tokens.
     pub(super) tokenless: bool,
     /// Whether the request asks for no output, so that a reported count of zero is plausible.
@@ -116,6 +118,7 @@ impl Reservation {
             holds,
             estimate,
             max_output,
+            used: Usage::default(),
             tokenless,
             is_warm_up: false,
             unread,

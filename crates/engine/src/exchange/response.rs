@@ -122,7 +122,7 @@ impl ResponseInFlight {
 
     /// The response's usage. A call that failed, or that uses no tokens, costs nothing. A successful call
     /// that reports nothing costs its input and the delivered output.
-    pub(super) fn settle(mut self: Box<Self>, in_force: &ActivePlan, ending: Ending) -> Vec<Effect> {
+    pub(super) fn settle(&mut self, in_force: &ActivePlan, ending: Ending) -> Vec<Effect> {
         let mut finished = ending == Ending::Complete || self.head.switches_protocols();
         let succeeded = self.head.is_success();
         let ResponseReaders { meter, finder, stored, lease, passed } = self.readers(in_force);
@@ -139,8 +139,9 @@ impl ResponseInFlight {
             let (delivered, uncovered) = (read.delivered.max(passed), read.uncovered.max(passed));
             reading = Some(MeterReading { delivered, uncovered, ..read });
         }
-        let Self { mut reservation, head: ResponseHead { status: code, usage_headers, .. }, .. } = *self;
-        let headers = if reservation.facts.is_some() { usage_headers } else { Vec::new() };
+        let Self { reservation, head: ResponseHead { status: code, usage_headers, .. }, .. } = self;
+        let code = *code;
+        let headers = if reservation.facts.is_some() { std::mem::take(usage_headers) } else { Vec::new() };
         let headers = headers.into_iter().collect();
         let answer = |usage| ResponseFacts { usage, code, finished, headers, pointed };
         let Some(reading) = reading else {

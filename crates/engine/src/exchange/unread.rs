@@ -29,6 +29,14 @@ impl Exchange {
         reservation.unread
     }
 
+    /// Adds input that reaches the model while the call is running. It is charged if no usage is reported.
+    pub fn add_input(&mut self, tokens: u64) {
+        if let Some(reservation) = self.state.reservation() {
+            let estimate = &mut reservation.estimate;
+            estimate.input = estimate.input.saturating_add(tokens);
+        }
+    }
+
     /// Judges the request without its body, if at least `come` bytes of the body have arrived.
     pub(super) fn without_body(&mut self, mut facts: Facts, come: u64) -> Vec<Effect> {
         let ActivePlan::Plan(plan) = &self.in_force else { return vec![Effect::Resume] };

@@ -5,7 +5,7 @@ use crate::exchange::{ActivePlan, Effect, Event, Exchange};
 use crate::refusal::Denial;
 use expression::facts::Facts;
 use llm::memory::{Lease, MemoryBudget, Purpose};
-use llm::response::ResponseHead;
+use llm::response::{CHARACTERS_PER_TOKEN, ResponseHead};
 use llm::websocket::{ClientEvent, Opcode, ServerEvent, SocketApi, frame};
 use protocol::call::CallFailure;
 use protocol::wire::kuadrant::service::ratelimit::v1::ReserveResponse;
@@ -16,6 +16,7 @@ use serde_json::Value;
 pub(super) struct Call {
     pub number: u64,
     exchange: Exchange,
+    kind: Kind,
     phase: Phase,
     times: CallTimes,
     /// The id of its response, once the server has named it.
@@ -57,6 +58,8 @@ enum Kind {
     Asked,
     WarmUp,
     Unasked,
+    /// Unasked, and without the conversation: a transcription.
+    Aside,
 }
 
 impl Kind {
@@ -75,10 +78,11 @@ pub(super) struct Asked {
 }
 
 impl Call {
-    fn new(number: u64, exchange: Exchange, now: u64, memory: &MemoryBudget) -> Self {
+    fn new(number: u64, exchange: Exchange, kind: Kind, now: u64, memory: &MemoryBudget) -> Self {
         Self {
             number,
             exchange,
+            kind,
             phase: Phase::Waiting,
             times: CallTimes { begun: now, answered: None },
             id: None,
@@ -226,10 +230,17 @@ impl Socket {
             self.model.clone_from(&Some(model.clone()));
         }
         match event {
-            ClientEvent::Other => return None,
+            ClientEvent::Other => {
+                if self.api.keeps_conversation() {
+                    let input = self.message_input();
+                    self.conversation.add_message(self.client.message(), input);
+                }
+                return None;
+            }
             ClientEvent::Input => {
                 self.end_turns(effects);
                 if !self.calls.is_empty() {
+                    self.add_input();
                     return None;
                 }
             }
@@ -237,7 +248,10 @@ impl Socket {
         }
         let text = self.client.message().to_vec();
         let body = self.with_model(text, model.is_some());
-        let (number, start, edited) = self.begin(&body, whole, Kind::of(&event), effects, next);
+        let earlier = self.conversation.input_of(&body);
+        let (number, start, edited) = self.begin(&body, whole, Kind::of(&event), earlier, effects, next);
+        let input = self.message_input();
+        self.conversation.begin_call(earlier, input);
         // Only requests of this API are edited.
         let edited = edited.filter(|_| self.api == SocketApi::Responses && self.client.is_replaceable());
         let edited = edited.map(|body| frame(Opcode::Text, &body, Some(self.mask)));
@@ -248,7 +262,10 @@ impl Socket {
     pub(super) fn said(&mut self, effects: &mut Vec<SocketEffect>, next: Next<'_>) {
         let event = self.api.server(self.server.message());
         let (place, end) = match &event {
-            ServerEvent::Other => return,
+            ServerEvent::Other => {
+                self.conversation.hear(self.server.message());
+                return;
+            }
             ServerEvent::Begins { id } => {
                 let place = self.find(id.as_deref()).or_else(|| self.unnamed());
                 (place, false)
@@ -276,9 +293,10 @@ impl Socket {
                 (place, end)
             }
         };
+        let kind = if event == ServerEvent::Aside { Kind::Aside } else { Kind::Unasked };
         let place = match place {
             Some(place) => place,
-            None => match self.begin_unasked(effects, next) {
+            None => match self.begin_unasked(kind, effects, next) {
                 Some(place) => place,
                 None => return,
             },
@@ -291,24 +309,32 @@ impl Socket {
             call.id = call.id.take().or(id);
             call.hear(self.server.message(), end, self.now, effects);
         }
-        self.calls.retain(|call| !call.is_over());
+        self.remove_ended();
     }
 
     /// The server has begun a response that no message asked for. It cannot be held back, but it is judged.
-    fn begin_unasked(&mut self, effects: &mut Vec<SocketEffect>, next: Next<'_>) -> Option<usize> {
+    fn begin_unasked(
+        &mut self,
+        kind: Kind,
+        effects: &mut Vec<SocketEffect>,
+        next: Next<'_>,
+    ) -> Option<usize> {
         let body = self.with_model(b"{}".to_vec(), false);
-        let (number, start, _) = self.begin(&body, true, Kind::Unasked, effects, next);
+        let earlier = if kind == Kind::Aside { 0 } else { self.conversation.input_of(&body) };
+        let (number, start, _) = self.begin(&body, true, kind, earlier, effects, next);
         if let Start::Refused(denial) = start {
             self.refuse(&denial);
         }
         self.calls.iter().position(|call| call.number == number)
     }
 
+    /// Begins a call that is judged by this body. `earlier` is the input that the conversation adds.
     fn begin(
         &mut self,
         body: &[u8],
         whole: bool,
         kind: Kind,
+        earlier: u64,
         effects: &mut Vec<SocketEffect>,
         next: Next<'_>,
     ) -> (u64, Start, Option<Vec<u8>>) {
@@ -318,18 +344,49 @@ impl Socket {
         exchange = match kind {
             Kind::Asked => exchange,
             Kind::WarmUp => exchange.warming_up(),
-            Kind::Unasked => exchange.unasked(),
+            Kind::Unasked | Kind::Aside => exchange.unasked(),
         };
         let number = self.numbers;
         self.numbers = number.wrapping_add(1);
         let mut facts = self.facts.of_message();
         facts.header("content-length", body.len().to_string().as_bytes());
-        let mut call = Call::new(number, exchange, self.now, &self.memory);
+        facts.set_earlier_input(earlier);
+        let mut call = Call::new(number, exchange, kind, self.now, &self.memory);
         let (start, edited) = call.begin(facts, body, whole, effects);
         if !call.is_over() {
             self.calls.push(call);
         }
         (number, start, edited)
+    }
+
+    /// Estimates the input of the client's message, in tokens.
+    fn message_input(&self) -> u64 {
+        let text = self.client.message();
+        // A body that is read is copied, and may be converted to strict JSON in UTF-8.
+        match self.memory.lease(Purpose::Work, text.len().saturating_mul(3)) {
+            Some(_lease) => self.api.input(self.facts.path().unwrap_or_default(), text),
+            None => u64::try_from(text.len()).unwrap_or(u64::MAX).div_ceil(CHARACTERS_PER_TOKEN),
+        }
+    }
+
+    /// The client's message belongs to the running call, and the server may keep it for later ones.
+    fn add_input(&mut self) {
+        let input = self.message_input();
+        if let Some(call) = self.first().and_then(|place| self.calls.get_mut(place)) {
+            call.exchange.add_input(input);
+        }
+        if self.api.keeps_conversation() {
+            self.conversation.add(input);
+        }
+    }
+
+    /// Removes the calls that are over. What they have used is part of the conversation.
+    pub(super) fn remove_ended(&mut self) {
+        for call in self.calls.extract_if(.., |call| call.is_over()) {
+            if call.kind != Kind::Aside {
+                self.conversation.used(call.exchange.used());
+            }
+        }
     }
 
     /// The current plan, unless it needs facts that were not fetched when the socket was opened.
@@ -363,7 +420,7 @@ impl Socket {
                 call.hear(b"{}", true, self.now, effects);
             }
         }
-        self.calls.retain(|call| !call.is_over());
+        self.remove_ended();
     }
 
     fn find(&self, id: Option<&str>) -> Option<usize> {

@@ -56,6 +56,8 @@ pub struct Facts {
     body: Option<Box<BodyFacts>>,
     /// Whether these are the facts of a message in a WebSocket.
     in_socket: bool,
+    /// The input, in tokens, that earlier messages of the WebSocket add to this one.
+    earlier_input: u64,
     /// The named counts of the response.
     counts: Option<Box<Map<String, Value>>>,
 }
@@ -222,7 +224,8 @@ impl Facts {
     pub fn cap_output(&mut self, cap: u64) {
         if let Some(facts) = &mut self.body {
             facts.capped(facts.body().share(cap));
-            let (input, output) = (facts.body().input, facts.body().output(cap));
+            let input = facts.body().input.saturating_add(self.earlier_input);
+            let output = facts.body().output(cap);
             self.estimate(input, output);
         }
     }
@@ -316,6 +319,15 @@ impl Facts {
             facts.headers.remove(of_body);
         }
         facts
+    }
+
+    /// Sets the input, in tokens, that earlier messages of the WebSocket add to this one.
+    pub fn set_earlier_input(&mut self, tokens: u64) {
+        self.earlier_input = tokens;
+    }
+
+    pub fn earlier_input(&self) -> u64 {
+        self.earlier_input
     }
 
     /// Whether these are the facts of a message in a WebSocket.

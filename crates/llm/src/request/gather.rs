@@ -8,7 +8,7 @@ mod tensor;
 use super::given::{GivenBool, GivenText, Kept};
 use super::image::SizedImages;
 use super::maximum::Maxima;
-use super::media::{Files, MAX_REFERENCE, Type, foreign, tokens_of_recording};
+use super::media::{Files, MAX_REFERENCE, Type, tokens_of_recording};
 use super::open::Open;
 use super::place::{KeyIs, Media, Place, SessionSource, Sign};
 use super::route::Route;
@@ -337,7 +337,7 @@ impl Reader for Gather {
             return;
         }
         if matches!(place, Place::Data(_) | Place::Media(_) | Place::Source(_)) {
-            self.open.add_foreign(foreign(piece));
+            self.open.foreign.add(piece);
             self.open.image.feed(piece);
         }
         self.open.add(piece, characters);

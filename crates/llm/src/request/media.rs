@@ -27,10 +27,10 @@ pub(super) const REFERENCE_TOKENS: u64 = 32 * 60;
 pub(super) const MAX_REFERENCE: u64 = 4096;
 /// The number of bytes in a base64 string that need not be base64: the prefix `data:image/png;base64,` and a
 /// few line ends.
-const FOREIGN: u64 = 16;
+const MAX_FOREIGN: u64 = 16;
 
 /// Returns the tokens of audio or video of this many bytes.
-pub(super) fn tokens_of_recording(bytes: u64) -> u64 {
+pub(crate) fn tokens_of_recording(bytes: u64) -> u64 {
     bytes.div_ceil(BYTES_PER_TOKEN)
 }
 
@@ -39,24 +39,43 @@ pub(super) fn tokens_of_document(bytes: u64) -> u64 {
     bytes.div_ceil(DOCUMENT_BYTES_PER_TOKEN)
 }
 
-/// Returns how many bytes do not belong to any alphabet of base64, and how many end a line.
-pub(super) fn foreign(bytes: &[u8]) -> (u64, u64) {
-    let is_foreign = |byte: &u8| {
-        let letter = (*byte | 0x20).wrapping_sub(b'a') < 26;
-        let digit_or_slash = byte.wrapping_sub(b'/') < 11;
-        let other = (*byte == b'+') | (*byte == b'-') | (*byte == b'_') | (*byte == b'=');
-        u8::from(!(letter | digit_or_slash | other | is_line_end(byte)))
-    };
-    // The sum of this few bytes cannot overflow.
-    let counts = bytes.chunks(128).map(|some| {
-        let line_ends = some.iter().map(|byte| u8::from(is_line_end(byte))).sum::<u8>();
-        (u64::from(some.iter().map(is_foreign).sum::<u8>()), u64::from(line_ends))
-    });
-    counts.fold((0, 0), |sum, one| (u64::saturating_add(sum.0, one.0), u64::saturating_add(sum.1, one.1)))
+/// Counts the bytes of a string that base64 does not have.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct ForeignBytes {
+    bytes: u64,
+    foreign: u64,
+    line_ends: u64,
 }
 
-fn is_line_end(byte: &u8) -> bool {
-    (*byte == b'\r') | (*byte == b'\n')
+impl ForeignBytes {
+    /// Adds a piece of the string.
+    pub(crate) fn add(&mut self, piece: &[u8]) {
+        // The sums of this few bytes cannot overflow.
+        for some in piece.chunks(128) {
+            let foreign = some.iter().map(|byte| u8::from(is_foreign(*byte))).sum::<u8>();
+            let line_ends = some.iter().map(|byte| u8::from(is_line_end(*byte))).sum::<u8>();
+            self.foreign = self.foreign.saturating_add(foreign.into());
+            self.line_ends = self.line_ends.saturating_add(line_ends.into());
+        }
+        self.bytes = self.bytes.saturating_add(u64::try_from(piece.len()).unwrap_or(u64::MAX));
+    }
+
+    /// Returns whether the string is base64, whose lines have 64 characters or more.
+    pub(crate) fn is_base64(&self) -> bool {
+        let line_ends = self.line_ends.saturating_sub(self.bytes / 32);
+        self.foreign.saturating_add(line_ends) <= MAX_FOREIGN
+    }
+}
+
+fn is_foreign(byte: u8) -> bool {
+    let letter = (byte | 0x20).wrapping_sub(b'a') < 26;
+    let digit_or_slash = byte.wrapping_sub(b'/') < 11;
+    let other = (byte == b'+') | (byte == b'-') | (byte == b'_') | (byte == b'=');
+    !(letter | digit_or_slash | other | is_line_end(byte))
+}
+
+fn is_line_end(byte: u8) -> bool {
+    (byte == b'\r') | (byte == b'\n')
 }
 
 /// The kind of a string in a place for media.
@@ -79,13 +98,13 @@ pub(super) enum Type {
     Text,
 }
 
-/// Classifies a string by its beginning, its length, and how much of it is not base64.
-pub(super) fn judge(beginning: &[u8], characters: u64, foreign: u64) -> Found {
+/// Classifies a string by its beginning, its length, and whether it is base64.
+pub(super) fn judge(beginning: &[u8], characters: u64, is_base64: bool) -> Found {
     if characters == 0 {
         return Found::Nothing;
     }
     if let Some(data) = strip_prefix(beginning, b"data:") {
-        let base64 = memchr::memmem::find(data, b";base64,").is_some() && foreign <= FOREIGN;
+        let base64 = is_base64 && memchr::memmem::find(data, b";base64,").is_some();
         let mime = data.split(|byte| matches!(byte, b';' | b',')).next().unwrap_or_default();
         return if base64 { Found::Inline(Type::of(mime)) } else { Found::Text };
     }
@@ -93,7 +112,7 @@ pub(super) fn judge(beginning: &[u8], characters: u64, foreign: u64) -> Found {
     if memchr::memmem::find(scheme, b"://").is_some() {
         return if characters <= MAX_REFERENCE { Found::Reference } else { Found::Text };
     }
-    if foreign <= FOREIGN { Found::Inline(sniffed(beginning)) } else { Found::Text }
+    if is_base64 { Found::Inline(sniffed(beginning)) } else { Found::Text }
 }
 
 fn strip_prefix<'a>(bytes: &'a [u8], prefix: &[u8]) -> Option<&'a [u8]> {

@@ -33,6 +33,7 @@ mod usage_chunk;
 
 pub use decode::{Decoded, Label, decode};
 pub use given::Conflicts;
+pub(crate) use media::{ForeignBytes, tokens_of_recording};
 pub use pointer::{Pointed, pointed};
 pub use reading::{ParsedBody, Wire, read};
 pub use route::{Route, uses_no_tokens};

@@ -1,6 +1,7 @@
 //! The string that is being read. Only the parts that matter are kept.
 
 use super::image::ImageHead;
+use super::media::ForeignBytes;
 use super::place::Place;
 
 #[derive(Clone, Debug)]
@@ -8,9 +9,8 @@ pub(super) struct Open {
     pub(super) place: Option<Place>,
     pub(super) characters: u64,
     pub(super) bytes: u64,
-    /// The number of bytes that do not belong to base64, and of those that end a line.
-    foreign: u64,
-    line_ends: u64,
+    /// The bytes that base64 does not have.
+    pub(super) foreign: ForeignBytes,
     beginning: [u8; BEGINNING],
     length: usize,
     /// A possible image.
@@ -26,8 +26,7 @@ impl Default for Open {
             place: None,
             characters: 0,
             bytes: 0,
-            foreign: 0,
-            line_ends: 0,
+            foreign: ForeignBytes::default(),
             beginning: [0; BEGINNING],
             length: 0,
             image: ImageHead::default(),
@@ -39,7 +38,7 @@ impl Open {
     /// Begins another string.
     pub(super) fn begin(&mut self, place: Place) {
         (self.place, self.characters, self.bytes) = (Some(place), 0, 0);
-        (self.foreign, self.line_ends, self.length) = (0, 0, 0);
+        (self.foreign, self.length) = (ForeignBytes::default(), 0);
         if matches!(place, Place::Data(_) | Place::Media(_) | Place::Source(_)) {
             self.image = ImageHead::default();
         }
@@ -50,16 +49,6 @@ impl Open {
         self.characters = self.characters.saturating_add(characters);
         self.bytes = self.bytes.saturating_add(u64::try_from(piece.len()).unwrap_or(u64::MAX));
         self.push(piece);
-    }
-
-    pub(super) fn add_foreign(&mut self, (foreign, line_ends): (u64, u64)) {
-        self.foreign = self.foreign.saturating_add(foreign);
-        self.line_ends = self.line_ends.saturating_add(line_ends);
-    }
-
-    /// Returns the number of bytes that do not belong to base64, whose lines have 64 characters or more.
-    pub(super) fn foreign(&self) -> u64 {
-        self.foreign.saturating_add(self.line_ends.saturating_sub(self.bytes / 32))
     }
 
     fn push(&mut self, piece: &[u8]) {

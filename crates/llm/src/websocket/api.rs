@@ -116,6 +116,21 @@ impl SocketApi {
         (event, model)
     }
 
+    /// Returns whether the server keeps a conversation, which is input of each response.
+    pub fn keeps_conversation(self) -> bool {
+        match self {
+            Self::Realtime | Self::GeminiLive => true,
+            Self::Responses => false,
+        }
+    }
+
+    /// Returns whether a call that begins with this message continues from earlier calls of the socket, so
+    /// that they are part of its input. An unreadable message may continue.
+    pub fn continues(self, text: &[u8]) -> bool {
+        let mut members = EventMembers::default();
+        self.keeps_conversation() || !members.read(text) || members.continues
+    }
+
     /// Returns the kind of a server's message. `text` may be only its beginning.
     pub fn server(self, text: &[u8]) -> ServerEvent {
         let mut members = EventMembers::default();
@@ -151,6 +166,8 @@ struct EventMembers<'t> {
     /// Whether two servers might read different messages.
     ambiguous: bool,
     generate: Option<Cow<'t, str>>,
+    /// Whether it names an earlier response or a stored conversation.
+    continues: bool,
     /// The response's id.
     id: Option<Cow<'t, str>>,
     model: Option<Cow<'t, str>>,
@@ -216,6 +233,12 @@ impl<'t> EventMembers<'t> {
             (Scope::Message, _) if key.eq_ignore_ascii_case("generate") => {
                 self.ambiguous |= self.generate.is_some() || key != "generate";
                 self.generate = map.next_value_seed(Text)?;
+            }
+            (Scope::Message | Scope::Response, _)
+                if key.eq_ignore_ascii_case("previous_response_id")
+                    || key.eq_ignore_ascii_case("conversation") =>
+            {
+                self.continues |= map.next_value::<Option<IgnoredAny>>()?.is_some();
             }
             (Scope::Message | Scope::Response | Scope::Session, "model") => {
                 self.model = map.next_value_seed(Text)?.or(self.model.take());
@@ -413,6 +436,24 @@ mod tests {
         assert_eq!(cut.0, ClientEvent::Call);
         let (_, model) = GeminiLive.client(br#"{"setup": {"model": "models/m"}}"#, true);
         assert_eq!(model.as_deref(), Some("models/m"));
+    }
+
+    #[test]
+    fn a_call_continues_from_earlier_ones_if_it_says_so() {
+        let table = [
+            (Realtime, r#"{"type": "response.create"}"#, true),
+            (GeminiLive, r#"{"clientContent": {}}"#, true),
+            (Responses, r#"{"type": "response.create", "input": "x"}"#, false),
+            (Responses, r#"{"type": "response.create", "previous_response_id": null}"#, false),
+            (Responses, r#"{"type": "response.create", "previous_response_id": "r"}"#, true),
+            (Responses, r#"{"type": "response.create", "Previous_Response_Id": "r"}"#, true),
+            (Responses, r#"{"type": "response.create", "conversation": {"id": "c"}}"#, true),
+            (Responses, r#"{"type": "response.create", "response": {"previous_response_id": "r"}}"#, true),
+            (Responses, r#"{"type": "response.create""#, true),
+        ];
+        for (api, text, continues) in table {
+            assert_eq!(api.continues(text.as_bytes()), continues, "{text}");
+        }
     }
 
     #[test]

@@ -5,12 +5,15 @@
 //! The only supported extension is permessage-deflate (RFC 7692), with or without context takeover.
 
 mod api;
+mod audio;
 mod deflate;
 mod encode;
 mod frame;
+mod input;
 mod message;
 
 pub use api::{ClientEvent, ServerEvent, SocketApi};
+pub use audio::{AudioEvent, AudioRequest, tokens_of_speech};
 pub use deflate::Extensions;
 pub use encode::{MAX_REASON, close, frame};
 pub use message::{MessageReader, Peer, SocketEvent};

@@ -16,6 +16,13 @@ impl Estimate {
     /// Estimates the usage from the body, or from `content-length` if the body is not read. `is_free` is true if the
     /// call is known to use no tokens.
     pub(super) fn of(facts: &Facts, bodiless: bool, is_free: bool, smallest_limit: Option<u64>) -> Self {
+        let own = Self::of_request(facts, bodiless, is_free, smallest_limit);
+        // A response is not longer because the conversation is, so this does not affect the output.
+        let earlier = if is_free { 0 } else { facts.earlier_input() };
+        Self { input: own.input.saturating_add(earlier), ..own }
+    }
+
+    fn of_request(facts: &Facts, bodiless: bool, is_free: bool, smallest_limit: Option<u64>) -> Self {
         let floor = floor(smallest_limit);
         if let Some(body) = facts.read_body() {
             return Self { input: body.input, output: body.output(floor) };

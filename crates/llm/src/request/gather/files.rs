@@ -77,7 +77,7 @@ impl Gather {
     pub(super) fn media(&mut self, media: Media) {
         let Open { characters, bytes, .. } = self.open;
         let sized = self.open.image.finish().map(SizedImages::of);
-        let found = judge(self.open.beginning(), characters, self.open.foreign());
+        let found = judge(self.open.beginning(), characters, self.open.foreign.is_base64());
         if matches!(found, Found::Inline(_) | Found::Reference) {
             self.media = self.media.saturating_add(bytes);
         }
