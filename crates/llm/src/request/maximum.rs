@@ -49,6 +49,8 @@ struct Given {
     differs: bool,
     /// Whether one of the values counts as absent.
     is_absent: bool,
+    /// Whether one of the values is negative.
+    is_unlimited: bool,
     /// A value under a key in another case.
     variant: Option<Option<u64>>,
 }
@@ -119,10 +121,15 @@ impl Maxima {
 
     /// Records a negative value, which means that there is no maximum.
     pub(super) fn add_unlimited(&mut self, place: Place) {
-        self.is_unsure |= matches!(
-            place,
-            Place::Maximum(_) | Place::MaximumVariant(_) | Place::PossibleMaximum | Place::ElementMaximum
-        );
+        match place {
+            Place::Maximum(field) | Place::MaximumVariant(field) => {
+                if let Some(given) = self.at(field) {
+                    given.is_unlimited = true;
+                }
+            }
+            Place::PossibleMaximum | Place::ElementMaximum => self.is_unsure = true,
+            _ => {}
+        }
     }
 
     /// Records that settings were not read.
@@ -141,7 +148,7 @@ impl Maxima {
     /// Adds the maxima of settings in a string.
     pub(super) fn add_settings(&mut self, settings: &Maxima) {
         self.add_element(Some(settings.possible));
-        self.is_unsure |= settings.is_unsure;
+        self.is_unsure |= settings.is_unsure || settings.fields.iter().any(|given| given.is_unlimited);
     }
 
     /// Adds a value under a key in another case.
@@ -194,7 +201,12 @@ impl Maxima {
     /// Returns whether the server may use no maximum although there is one, for example because a field has both a
     /// maximum and a value that counts as absent.
     pub(crate) fn is_unsure(&self, route: &Route) -> bool {
-        self.is_unsure || self.heeded(route).any(|given| given.largest.is_some() && given.is_absent)
+        let is_known = |field| (route.dialect.rules().heeds)(route.operation, field);
+        let mut fields = self.fields.iter().zip(FIELDS);
+        // A server may prefer the field of another API.
+        let is_removed = fields.any(|(given, field)| given.is_unlimited && !is_known(field));
+        let is_repeated = self.heeded(route).any(|given| given.largest.is_some() && given.is_absent);
+        self.is_unsure || is_removed || is_repeated
     }
 }
 
