@@ -308,6 +308,9 @@ impl<P: JsonPlace> Scanner<P> {
                 if !array && place.is_document() {
                     to.open_document();
                 }
+                if !array {
+                    to.open(place);
+                }
                 self.state = if array { ScanState::Value } else { ScanState::Key };
                 if array {
                     self.place = to.element(place, 0);

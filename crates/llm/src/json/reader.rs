@@ -72,6 +72,8 @@ pub(crate) trait Reader {
     fn open_document(&mut self) {}
     /// Called when the open document has ended or was abandoned.
     fn close_document(&mut self) {}
+    /// Called at the beginning of an object that is read.
+    fn open(&mut self, _place: Self::Place) {}
     /// Called at the end of an object.
     fn close(&mut self, _place: Self::Place) {}
     /// Called at the beginning of a requested string.

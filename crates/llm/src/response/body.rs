@@ -57,6 +57,7 @@ impl Body {
         let content = if is_data_stream { Content::DataStream } else { Content::of(&head.content_type) };
         let mut body = Self { content, ..Self::default() };
         body.report.failed = head.status >= 400;
+        body.report.is_plain = content == Content::Other && is_plain_text(&head.content_type);
         body.report.raw.media_type = is_media(&head.content_type);
         body.headers(&head.usage_headers);
         body
@@ -110,6 +111,7 @@ impl Body {
             ended_in_error: self.report.ended_in_error,
             broken: self.report.cause,
             quoted: self.report.is_quoted(),
+            doubtful: self.report.doubtful(),
         }
     }
 
@@ -171,6 +173,11 @@ impl Sink for Body {
 fn is_media(content_type: &str) -> bool {
     let kind = content_type.split('/').next().unwrap_or_default().trim();
     ["audio", "image", "video"].iter().any(|known| kind.eq_ignore_ascii_case(known))
+}
+
+fn is_plain_text(content_type: &str) -> bool {
+    let media_type = content_type.split(';').next().unwrap_or_default().trim();
+    media_type.eq_ignore_ascii_case("text/plain")
 }
 
 impl Content {

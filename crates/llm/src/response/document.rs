@@ -1,5 +1,6 @@
 //! The open document of a response: how much text it contains, and whether it is only an error.
 
+use super::found::OpenMember;
 use super::place::StatusKind;
 use crate::json::{LABEL, characters};
 
@@ -9,6 +10,10 @@ pub(super) struct Document {
     /// Whether it has reported usage.
     pub(super) reports: bool,
     pub(super) tells_output: bool,
+    /// Whether a model may have written the usage that is being recorded.
+    pub(super) is_doubtful: bool,
+    /// Whether a model may have written the usage in its messages.
+    pub(super) has_doubtful_calls: bool,
     /// Whether the whole document is usage.
     pub(super) is_usage: bool,
     /// Whether it carries no text.
@@ -39,6 +44,10 @@ pub(super) struct Document {
     pub(super) reasoning: u64,
     pub(super) reasoning_content: u64,
     pub(super) reasoning_details: u64,
+    /// Strings in places for amounts. Together they are text if they are too long for amounts.
+    pub(super) amounts: u64,
+    /// The open member of the document.
+    pub(super) member: OpenMember,
     status: StatusText,
 }
 
@@ -66,7 +75,8 @@ impl Document {
     }
 
     fn text(&self) -> u64 {
-        self.text.max(self.text_again).max(self.text_parts)
+        let amounts = if self.amounts > LABEL as u64 { self.amounts } else { 0 };
+        self.text.max(self.text_again).max(self.text_parts).saturating_add(amounts)
     }
 
     fn reasoning(&self) -> u64 {
@@ -93,6 +103,7 @@ impl Document {
             reasoning: 0,
             reasoning_content: 0,
             reasoning_details: 0,
+            amounts: 0,
             ..self
         }
     }

@@ -6,6 +6,9 @@ use crate::json::characters;
 /// Text has a space or another foreign character more often than once in so many bytes.
 const DIGITS: u64 = 64;
 
+/// The digits of base64 in a number of a vector.
+const DIGITS_PER_NUMBER: u64 = 6;
+
 /// The open string in a place for media.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct MediaText {
@@ -24,10 +27,19 @@ impl MediaText {
         self.characters = self.characters.saturating_add(characters(piece));
     }
 
+    /// Returns whether the string consists of digits.
+    fn is_media(self) -> bool {
+        self.foreign.saturating_mul(DIGITS) < self.bytes
+    }
+
+    /// Returns the length of the vector that the string encodes, or `None` if it is text.
+    pub(super) fn numbers(self) -> Option<u64> {
+        self.is_media().then(|| self.bytes.div_ceil(DIGITS_PER_NUMBER))
+    }
+
     /// Returns the number of characters that the string counts as.
     pub(super) fn weight(self) -> u64 {
-        let is_media = self.foreign.saturating_mul(DIGITS) < self.bytes;
-        if is_media { self.bytes.div_ceil(MEDIA_BYTES).min(self.characters) } else { self.characters }
+        if self.is_media() { self.bytes.div_ceil(MEDIA_BYTES).min(self.characters) } else { self.characters }
     }
 }
 

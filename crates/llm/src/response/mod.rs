@@ -13,6 +13,7 @@ mod data_stream;
 pub(crate) mod decode;
 mod document;
 mod envelopes;
+mod found;
 mod frames;
 mod media;
 mod names;
@@ -212,12 +213,19 @@ pub struct MeterReading {
     pub ended_in_error: bool,
     /// The most serious problem with the body.
     pub broken: Option<Cause>,
-    /// Whether the usage was in a string that may be generated text. Then it is not far below the estimate.
+    /// Whether a model may have written the whole document with the usage. Then the usage is not far below
+    /// the estimate.
     pub quoted: bool,
+    /// The part of `delivered` that a model may have written together with the usage. The output is not far
+    /// below the estimate of this part.
+    pub doubtful: u64,
 }
 
 /// The assumed number of characters per token.
 pub const CHARACTERS_PER_TOKEN: u64 = 4;
+
+/// The number of characters of names, roles and the like that a document may contain beside its text.
+const NAMES: u64 = 256;
 
 impl MeterReading {
     /// Returns the usage of a body that was cut off, by either side or by an error. It is the reported usage
@@ -236,12 +244,28 @@ impl MeterReading {
     /// Returns `usage` with estimates in place of zeros that cannot be correct: no input although a prompt of
     /// `prompt` tokens was sent, or no output although text was delivered.
     pub fn completed(&self, usage: Usage, prompt: u64) -> Usage {
-        let delivered = self.delivered.div_ceil(CHARACTERS_PER_TOKEN);
-        if self.quoted {
-            let input = usage.input.max(prompt.div_ceil(2));
-            let output = usage.output.max(delivered.div_ceil(2));
-            return Usage { input, output, total: input.saturating_add(output), ..usage };
+        let completed = self.without_zeros(usage, prompt);
+        let half = |tokens: u64| tokens.div_ceil(2);
+        let (least_input, least_output) = if self.quoted {
+            (half(prompt), half(self.delivered.div_ceil(CHARACTERS_PER_TOKEN)))
+        } else if self.doubtful > 0 {
+            let text = self.doubtful.saturating_sub(NAMES);
+            let least_output = half(text.div_ceil(CHARACTERS_PER_TOKEN));
+            let is_forged = completed.output < least_output;
+            (if is_forged { half(prompt) } else { 0 }, least_output)
+        } else {
+            return completed;
+        };
+        let is_whole = self.only_total && usage.total >= least_input.saturating_add(least_output);
+        if is_whole || completed.input >= least_input && completed.output >= least_output {
+            return completed;
         }
+        let (input, output) = (completed.input.max(least_input), completed.output.max(least_output));
+        Usage { input, output, total: input.saturating_add(output), ..completed }
+    }
+
+    fn without_zeros(&self, usage: Usage, prompt: u64) -> Usage {
+        let delivered = self.delivered.div_ceil(CHARACTERS_PER_TOKEN);
         if self.other_unit || usage.output > 0 && usage.input > 0 {
             return usage;
         }

@@ -44,6 +44,10 @@ pub(crate) enum Node {
     TokenIds,
     /// An image or a recording in base64 or hexadecimal digits, or text.
     Media,
+    /// Vectors in an unlisted place, or text. Only numbers are vectors.
+    Embedding,
+    /// Money, or a part of another count, in an unlisted place. Long strings in it count as text.
+    Amount,
     /// A name, an id or the like. A string that is too long for one counts as text.
     Label,
     /// A place that may contain generated text. All strings in it count as text, and its counts are ignored.
@@ -241,7 +245,7 @@ impl Node {
             Node::FoundInList(field) => return part(field, key).map_or(Node::Other, Node::FoundInList),
             Node::CountValue => return aside(key, Node::ListedCounts),
             Node::Errors => return Node::Error,
-            Node::Unknown => return Node::Unknown,
+            Node::Unknown | Node::Embedding | Node::Amount => return self,
             Node::Around if names::is_named_usage(key) => return Node::ListedCounts,
             Node::Around => return Node::Unknown,
             Node::DataItem => return Node::Data.child_of_item(key),
@@ -399,7 +403,56 @@ impl Node {
                 | Node::ListedCounts
                 | Node::Iterations
                 | Node::AgentMessage
+                | Node::Amount
         )
+    }
+
+    /// Returns whether this is an object of counts that belong to the object around it, or a part of one.
+    pub(super) fn belongs_to_counts(self) -> bool {
+        matches!(
+            self,
+            Node::Count(_)
+                | Node::Own(_)
+                | Node::InputDetails
+                | Node::OutputDetails
+                | Node::CacheDetails
+                | Node::CacheCreation
+                | Node::MessageMetadata
+                | Node::MessageUsage
+                | Node::PromptToken
+                | Node::Counts
+                | Node::ListedCounts
+                | Node::MetadataCounts
+                | Node::Found(_)
+                | Node::FoundInList(_)
+                | Node::CountValue
+        )
+    }
+
+    /// Returns the level of the counts in this object, which is `depth` objects deep. The results in a list
+    /// are at the level of the list.
+    pub(super) fn level(self, depth: u32) -> u32 {
+        if self == Node::Results { depth.saturating_sub(1) } else { depth }
+    }
+
+    /// Returns whether a model may have written the members of this object, which is `depth` objects deep.
+    pub(super) fn may_be_generated(self, depth: u32) -> bool {
+        // The messages of an agent contain those of its user and its tools, so their text says nothing about
+        // their usage.
+        if self == Node::AgentMessage {
+            return false;
+        }
+        let is_of_server = matches!(
+            self,
+            Node::Root
+                | Node::Metadata
+                | Node::Metrics
+                | Node::Cumulative
+                | Node::Usage
+                | Node::Meta
+                | Node::Delta
+        );
+        depth > 3 || depth > 1 && !is_of_server
     }
 
     /// Returns whether this is an object of counts, or a string that contains one.

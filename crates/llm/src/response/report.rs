@@ -4,7 +4,6 @@
 mod reader;
 mod unusual;
 
-use super::Usage;
 use super::cause::Cause;
 use super::document::Document;
 use super::quoted::{QuotedKind, QuotedText};
@@ -12,6 +11,7 @@ use super::raw::Raw;
 use super::search::ResponseSearch;
 use super::tally::Tally;
 use super::template::Trace;
+use super::{CHARACTERS_PER_TOKEN, NAMES, Usage};
 use unusual::Unusual;
 
 /// The place of a usage report. If there are several, later ones in this list are more reliable.
@@ -70,6 +70,17 @@ pub(super) struct Report {
     pub(super) document: Document,
     /// Whether vectors (embeddings) were found.
     has_vectors: bool,
+    /// The length of all vectors in unlisted places.
+    numbers: u64,
+    /// Whether the body is plain text, so that a model may have written all of it.
+    pub(super) is_plain: bool,
+    /// Whether a model may have written the usage, and the characters that it may have written with it.
+    doubtful: Option<u64>,
+    /// The same for the usage in the messages of an agent.
+    doubtful_calls: u64,
+    /// The outermost level of the last document's counts in unlisted places, and of all messages with usage.
+    named_level: u32,
+    calls_level: Option<u32>,
     /// The kind of the open string, while the document inside of it is read.
     pub(super) inside: Option<QuotedKind>,
     /// Whether a document in a string has reported usage.
@@ -94,22 +105,35 @@ impl Report {
         let reported = self.reported.as_ref().map(|(source, tally)| (*source, tally.usage()));
         let results = self.unusual.as_ref().filter(|unusual| unusual.results.len() > 1);
         let results = results.and_then(|unusual| unusual.results.sum());
-        let calls = self.unusual.as_ref().and_then(|unusual| unusual.calls.sum());
-        let usage = match (reported, calls) {
-            (reported, Some(calls)) if reported.is_none_or(|(source, _)| source <= Source::Named) => {
-                Some(calls)
-            }
-            (reported, _) => results.or(reported.map(|(_, usage)| usage)),
-        };
+        let usage = self.calls().or(results).or(reported.map(|(_, usage)| usage));
         match self.unusual.as_ref().map(|unusual| unusual.extra).filter(|extra| !extra.is_zero()) {
             Some(extra) => Some(usage.unwrap_or_default().plus(extra.usage())),
             None => usage,
         }
     }
 
+    /// Returns the usage of the calls of an agent, if it is the usage of the response. Counts in unlisted
+    /// places repeat it, unless they are further out and larger.
+    fn calls(&self) -> Option<Usage> {
+        let calls = self.unusual.as_ref().and_then(|unusual| unusual.calls.sum())?;
+        let is_better = |(source, tally): (Source, Tally)| {
+            let is_further_out =
+                source == Source::Named && self.calls_level.is_some_and(|level| self.named_level < level);
+            source > Source::Named || is_further_out && tally.usage().total > calls.total
+        };
+        (!self.reported.is_some_and(is_better)).then_some(calls)
+    }
+
     /// Returns whether the usage may be generated text.
     pub(super) fn is_quoted(&self) -> bool {
-        self.reads_quoted
+        let is_in_body = self.reported.is_none_or(|(source, _)| source != Source::Headers);
+        self.reads_quoted || self.is_plain && is_in_body && self.usage().is_some()
+    }
+
+    /// Returns the characters that a model may have written together with the usage.
+    pub(super) fn doubtful(&self) -> u64 {
+        let doubtful = if self.calls().is_some() { self.doubtful_calls } else { self.doubtful.unwrap_or(0) };
+        doubtful.min(self.delivered())
     }
 
     pub(super) fn quoted_mut(&mut self) -> &mut QuotedText {
@@ -131,17 +155,25 @@ impl Report {
     pub(super) fn delivered(&self) -> u64 {
         // If the provider reports no output, strings beside vectors are names and types.
         let has_no_output = |(_, tally): &(Source, Tally)| !tally.tells_output();
-        if self.failed || self.has_vectors && self.reported.as_ref().is_some_and(has_no_output) {
+        let media = self.unusual.as_ref().map_or(0, |unusual| unusual.media.weight());
+        let pieces = self.characters_so_far().saturating_add(media);
+        // A model may have written some numbers in an unlisted place, but an embedding has many.
+        let most_names = self.numbers.saturating_mul(CHARACTERS_PER_TOKEN).saturating_add(NAMES);
+        let has_vectors = self.has_vectors || self.numbers > 0 && pieces <= most_names;
+        if self.failed || has_vectors && self.reported.as_ref().is_some_and(has_no_output) {
             return 0;
         }
-        let media = self.unusual.as_ref().map_or(0, |unusual| unusual.media.weight());
-        let pieces = self.delivered.saturating_add(self.document.delivered()).saturating_add(media);
         // The repeated text of a failed call is the request or the incomplete output.
         let repeated = match self.reported {
             None if !self.ended_in_error => self.repeated.max(self.document.repeated()),
             _ => 0,
         };
         pieces.max(repeated).max(self.whole).saturating_add(self.raw.characters())
+    }
+
+    /// Returns the characters of all texts that have ended, without repeated ones.
+    fn characters_so_far(&self) -> u64 {
+        self.delivered.saturating_add(self.document.delivered())
     }
 
     /// Returns the characters that no report of output covers.
@@ -188,10 +220,14 @@ impl Report {
             return;
         }
         self.trace_effect();
+        let is_less_certain = |earlier: Source| match self.document.is_doubtful {
+            true => earlier < Source::Named,
+            false => self.is_plain && earlier == Source::Headers && source != Source::Headers,
+        };
         let is_worse = |(earlier, known): (Source, Tally)| match (known.is_zero(), tally.is_zero()) {
             (false, true) => true,
             (true, false) => false,
-            _ => earlier > source,
+            _ => earlier > source || is_less_certain(earlier),
         };
         if self.reported.is_some_and(is_worse) {
             return;
@@ -209,6 +245,12 @@ impl Report {
                 _ => merged.merge(tally),
             }
         }
+        let doubtful = self.document.is_doubtful.then_some(self.document.member.doubtful);
+        let earlier = self.doubtful.filter(|_| self.reported.is_some_and(|(earlier, _)| earlier == source));
+        self.doubtful = match (doubtful, earlier) {
+            (Some(one), Some(other)) if self.list => Some(one.saturating_add(other)),
+            _ => doubtful.max(earlier),
+        };
         self.reported = Some((source, merged));
         self.document.tells_output |= tally.tells_output();
     }

@@ -149,6 +149,15 @@ impl Tally {
         self.other_unit |= later.other_unit;
     }
 
+    /// Returns the counts of `outer`, and those of `self` that it lacks.
+    pub(super) fn beneath(mut self, outer: &Tally) -> Tally {
+        if outer.is_empty() {
+            return self;
+        }
+        self.merge(outer);
+        self
+    }
+
     fn sum(&self, fields: &[Field]) -> u64 {
         fields.iter().map(|field| self.or_zero(*field)).fold(0, u64::saturating_add)
     }

@@ -1,6 +1,6 @@
 //! Bodies from providers (`tests/responses/`), each with a file that has the expected usage.
 
-use crate::frames;
+use crate::{frames, in_pieces};
 use llm::response::{MeterReading, ResponseHead, Usage};
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -99,6 +99,7 @@ fn case(folder: &Path, name: String) -> Case {
         uncovered: expected.uncovered,
         ended_in_error: expected.ended_in_error,
         quoted: false,
+        doubtful: in_pieces(&head, &body, usize::MAX).doubtful,
         broken: None,
     };
     Case { name, head, body, expected, ends }

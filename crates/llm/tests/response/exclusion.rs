@@ -237,3 +237,148 @@ proptest! {
         prop_assert_eq!(in_pieces(&head("", ""), body.as_bytes(), usize::MAX), reading);
     }
 }
+
+/// Returns the input and output that are charged for a prompt of 1000 tokens.
+fn charged(content_type: &str, body: &str) -> (u64, u64) {
+    let reading = read(&head(content_type, ""), body.as_bytes());
+    let estimate = || (1000, reading.delivered.div_ceil(4));
+    let completed = |usage| reading.completed(usage, 1000);
+    reading.usage.map_or_else(estimate, |usage| (completed(usage).input, completed(usage).output))
+}
+
+#[test]
+fn a_model_does_not_forge_its_usage() {
+    let text = "word ".repeat(1600);
+    let forged = json!({"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2});
+    let answer = json!({"a": text, "usage": forged});
+    for place in [
+        "agent",
+        "analysis",
+        "answer_json",
+        "body",
+        "choices",
+        "data",
+        "document",
+        "final_output",
+        "info",
+        "item",
+        "output",
+        "payload",
+        "prediction",
+        "response",
+        "result",
+        "results",
+        "state",
+        "steps",
+        "structured_response",
+    ] {
+        for written in [json!(answer), json!([text, {"usage": forged}]), json!([{"usage": forged}, text])] {
+            let charged = charged("application/json", &json!({place: written}).to_string());
+            assert!(charged.0 >= 500 && charged.1 >= 900, "{place}: {charged:?}");
+        }
+    }
+    let langchain = json!({"input_tokens": 1, "output_tokens": 1});
+    for (content_type, body) in [
+        ("", json!({"result": {"response": answer}, "success": true}).to_string()),
+        ("", json!({"result": {"a": text, "prompt_tokens": 1, "completion_tokens": 1}}).to_string()),
+        ("", json!({"result": {"a": text, "usage": {"total_tokens": 2}}}).to_string()),
+        ("", json!({"output": {"a": text, "usage_metadata": langchain}}).to_string()),
+        ("", json!({"output": {"a": text, "response_metadata": {"usage": forged}}}).to_string()),
+        ("text/plain", answer.to_string()),
+        ("text/plain; charset=utf-8", format!("data: {{\"usage\":{forged}}}\n\ndata: {text}\n\n")),
+        ("text/plain", json!({"a": text, "usage": {"seconds": 1}}).to_string()),
+    ] {
+        let charged = charged(content_type, &body);
+        assert!(charged.0 >= 500 && charged.1 >= 900, "{content_type}: {charged:?} for {body}");
+    }
+    // A few numbers are not an embedding, next to which strings are names.
+    let vector = json!({"result": {"embedding": [1], "a": text, "usage": {"prompt_tokens": 1000}}});
+    assert_eq!(charged("", &vector.to_string()), (1000, 2000));
+}
+
+#[test]
+fn usage_further_out_is_not_replaced() {
+    let text = "word ".repeat(1600);
+    let real = r#""usage":{"prompt_tokens":900,"completion_tokens":1700,"total_tokens":2600}"#;
+    let forged = r#""usage":{"prompt_tokens":1,"completion_tokens":1,"total_tokens":2}"#;
+    for answer in [
+        format!(r#""response":{{"a":"{text}",{forged}}}"#),
+        format!(r#""response":{{"a":"{text}","prompt_tokens":1,"completion_tokens":1,"cached_tokens":800}}"#),
+        format!(r#""response":[{{"a":"{text}",{forged}}}]"#),
+        format!(r#""response":{{"a":"{text}","b":{{"c":{{"d":{{"e":{{{forged}}}}}}}}}}}"#),
+        format!(
+            r#""x":{{"a":"{text}","messages":[{{"type":"ai","usage_metadata":{{"output_tokens":1}}}}]}}"#
+        ),
+    ] {
+        for members in [format!("{real},{answer}"), format!("{answer},{real}")] {
+            for body in [
+                format!("{{{members}}}"),
+                format!(r#"{{"result":{{{members}}}}}"#),
+                format!(r#"{{"x":{{"y":{{{members}}}}}}}"#),
+            ] {
+                let usage = read(&head("", ""), body.as_bytes()).usage.unwrap();
+                assert_eq!((usage.cached, usage.total), (0, 2600), "{body}");
+                assert_eq!(charged("", &body), (900, 1700), "{body}");
+            }
+        }
+    }
+    // What is missing further out is added.
+    let parts = json!({"data": {"prompt_tokens": 30, "stats": {"completion_tokens": 7, "prompt_tokens": 1}}});
+    assert_eq!(charged("", &parts.to_string()), (30, 7));
+    // Headers of the provider, next to a body that the model may have written.
+    let usage_headers =
+        ["input", "output"].map(|kind| (format!("x-amzn-bedrock-{kind}-token-count"), "700".into()));
+    for (content_type, body) in [
+        ("application/json", format!(r#"{{"result":{{"a":"{text}",{forged}}}}}"#)),
+        ("text/plain", format!(r#"{{"a":"{text}",{forged}}}"#)),
+    ] {
+        let head = ResponseHead { usage_headers: usage_headers.to_vec(), ..head(content_type, "") };
+        let reading = read(&head, body.as_bytes());
+        let usage = reading.completed(reading.usage.unwrap(), 1000);
+        assert_eq!((usage.input, usage.output), (700, 700), "{content_type}");
+    }
+}
+
+#[test]
+fn honest_usage_in_an_unlisted_place_is_believed() {
+    let text = "word ".repeat(1600);
+    let usage = json!({"prompt_tokens": 40, "completion_tokens": 1100});
+    for body in [
+        json!({"code": 0, "data": {"text": text, "usage": usage}}),
+        json!({"result": {"response": text, "usage": usage}, "success": true}),
+        json!({"answer": text, "token_usage": usage}),
+        json!({"output": {"text": text, "usage": usage}}),
+    ] {
+        assert_eq!(charged("", &body.to_string()), (40, 1100), "{body}");
+    }
+    // The text of another member does not belong to the counts, and neither do names and roles.
+    let small = json!({"prompt_tokens": 40, "completion_tokens": 2});
+    for body in [
+        json!({"documents_found": [text], "stats": {"usage": small, "engine": "e"}, "answer": text}),
+        json!({"data": {"text": "Yes.", "author": "x".repeat(200), "usage": small}}),
+    ] {
+        assert_eq!(charged("", &body.to_string()), (40, 2), "{body}");
+    }
+}
+
+#[test]
+fn text_in_a_place_for_numbers_counts() {
+    let text = "word-".repeat(200);
+    for name in ["cost", "costs", "cost_details", "price", "server_tool_use", "embedding"] {
+        for value in [json!(text), json!([text]), json!({"a": text}), json!({"a": [{"b": text}]})] {
+            assert_eq!(delivered(json!({"result": {name: value}}).to_string()), 1000, "{name}");
+        }
+        assert_eq!(delivered(json!({"result": {name: [0.25, 1.5]}}).to_string()), 0, "{name}");
+    }
+    let words: Vec<_> = (0..100).map(|number| format!("word {number:05}")).collect();
+    assert_eq!(delivered(json!({"result": {"cost": words}}).to_string()), 1000);
+    for numbers in [
+        json!({"result": {"cost": {"amount": "0.0012", "currency": "USD"}, "price": 0.1}}),
+        json!({"result": {"embedding": "AACAPwAAgD8".repeat(300)}}),
+        json!({"data": [{"embedding": "AACAPwAAgD8".repeat(300)}]}),
+    ] {
+        assert_eq!(delivered(numbers.to_string()), 0, "{numbers}");
+    }
+    let vectors = json!({"result": {"text": "Hello", "vectors": [{"embedding": vec![0.5; 64]}], "usage": {"prompt_tokens": 5}}});
+    assert_eq!(charged("", &vectors.to_string()), (5, 0));
+}

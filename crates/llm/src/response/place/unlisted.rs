@@ -24,7 +24,7 @@ pub(super) fn aside(key: &[u8], place: Node) -> Node {
         return if is_listed { Node::ListedCounts } else { Node::Counts };
     }
     match meaning(key) {
-        Some(Meaning::CountedElsewhere) => Node::Other,
+        Some(Meaning::CountedElsewhere) => Node::Amount,
         Some(Meaning::Details) if is_named => Node::Other,
         Some(Meaning::Error) if !is_named => Node::Error,
         _ if is_label(key) => Node::Label,

@@ -44,6 +44,7 @@ impl JsonPlace for Node {
             | Node::PartialMark
             | Node::TokenIds
             | Node::Media
+            | Node::Embedding
             | Node::Quoted => Wants::Anything,
             Node::Arguments => Wants::TextOrLength,
             Node::InvocationMetrics
@@ -85,8 +86,10 @@ impl JsonPlace for Node {
     }
 
     fn only_counts(self) -> bool {
-        let has_meaning =
-            matches!(self, Node::Stored(_) | Node::Status(_) | Node::Root | Node::Quoted | Node::Media);
+        let has_meaning = matches!(
+            self,
+            Node::Stored(_) | Node::Status(_) | Node::Root | Node::Quoted | Node::Media | Node::Embedding
+        );
         !has_meaning && !self.is_counts()
     }
 }

@@ -31,8 +31,18 @@ impl Reader for Report {
             return self.marked(part);
         }
         match parent.everyday(key) {
+            Some(Node::Choices) => {
+                self.begin_member();
+                Node::Choices
+            }
             Some(node) => node,
             None => self.other_child(parent, key),
+        }
+    }
+
+    fn open(&mut self, node: Node) {
+        if !node.belongs_to_counts() {
+            self.document.member.depth = self.document.member.depth.saturating_add(1);
         }
     }
 
@@ -57,6 +67,9 @@ impl Reader for Report {
     }
 
     fn close(&mut self, node: Node) {
+        if !node.belongs_to_counts() {
+            self.document.member.depth = self.document.member.depth.saturating_sub(1);
+        }
         let (source, covers) = match node {
             Node::Root => return self.close_document(),
             Node::AgentMessage | Node::Output => {
@@ -67,6 +80,10 @@ impl Reader for Report {
                 let mut usage = std::mem::take(&mut self.open);
                 usage.add_members();
                 self.unusual().calls.message_usage(&usage);
+                let member = &mut self.document.member;
+                self.calls_level = self.calls_level.min(Some(member.level)).or(Some(member.level));
+                member.is_doubtful |= member.may_be_generated;
+                self.document.has_doubtful_calls |= member.may_be_generated;
                 return;
             }
             Node::TracedCall => {
@@ -78,8 +95,9 @@ impl Reader for Report {
                 return;
             }
             Node::PromptToken => {
-                self.unusual().named.set(Field::Predicted, 1);
-                return;
+                let unusual = self.unusual.get_or_insert_default();
+                unusual.found.set(&mut self.document.member, Field::Predicted, 1);
+                return self.trace_effect();
             }
             Node::Usage | Node::Meta => (Source::Usage, Covers::Several),
             Node::UsageMetadata => (Source::Usage, Covers::One),
@@ -90,8 +108,9 @@ impl Reader for Report {
             Node::Count(field) if !self.open.close_parts(field) => return self.misplaced(node),
             Node::Own(field) if !self.own.close_parts(field) => return self.misplaced(node),
             Node::Found(field) => {
-                self.unusual().named.close_parts(field);
-                return;
+                let unusual = self.unusual.get_or_insert_default();
+                unusual.found.close_parts(&self.document.member, field);
+                return self.trace_effect();
             }
             _ => return,
         };
@@ -145,6 +164,10 @@ impl Reader for Report {
                 self.find(pointer, text.and_then(|text| serde_json::from_str(text).ok()));
             }
             Node::Error if !null => self.fail(),
+            Node::Embedding if !null => {
+                self.trace_effect();
+                self.numbers = self.numbers.saturating_add(1);
+            }
             Node::TokenIds if token.is_some_and(|token| token.iter().all(u8::is_ascii_digit)) => {
                 self.characters(Node::TextAgain, CHARACTERS_PER_TOKEN);
             }
@@ -222,7 +245,7 @@ impl Reader for Report {
                 self.stored_mut().into_iter().for_each(|stored| stored.text(part, piece));
             }
             Node::Status(_) => self.document.status_piece(piece),
-            Node::Media => self.unusual().media.add(piece),
+            Node::Media | Node::Embedding => self.unusual().media.add(piece),
             Node::Root | Node::Quoted => self.quoted_piece(piece),
             node if node.is_counts() => self.quoted_piece(piece),
             _ => {
@@ -240,6 +263,13 @@ impl Reader for Report {
             Node::Media => {
                 let media = std::mem::take(&mut self.unusual().media);
                 self.add_text(node, media.weight());
+            }
+            Node::Embedding => {
+                let string = std::mem::take(&mut self.unusual().media);
+                match string.numbers() {
+                    Some(numbers) => self.numbers = self.numbers.saturating_add(numbers),
+                    None => self.add_text(node, string.weight()),
+                }
             }
             Node::Root | Node::Quoted => self.close_quoted(node),
             node if node.is_counts() => self.close_quoted(node),
@@ -295,6 +325,7 @@ impl Report {
             Node::ReasoningDetails => &mut self.document.reasoning_details,
             Node::TextAgain => &mut self.document.text_again,
             Node::TextParts => &mut self.document.text_parts,
+            Node::Amount => &mut self.document.amounts,
             _ => &mut self.document.text,
         };
         *count = count.saturating_add(characters);
@@ -325,6 +356,14 @@ impl Report {
 
     /// Returns the place of a key that does not occur in nearly every event.
     fn other_child(&mut self, parent: Node, key: &[u8]) -> Node {
+        if parent == Node::Root {
+            self.begin_member();
+        }
+        if !parent.belongs_to_counts() {
+            let member = &mut self.document.member;
+            member.level = parent.level(member.depth);
+            member.may_be_generated = parent.may_be_generated(member.depth);
+        }
         let node = match parent {
             Node::Root if self.document.is_usage => usage_member(key, self.events),
             Node::Root if key == b"parameters" && (self.document.has_generation || self.has_vectors) => {
@@ -333,6 +372,23 @@ impl Report {
             _ => parent.child(key, self.events),
         };
         self.marked(node)
+    }
+
+    /// Begins a member of the document.
+    fn begin_member(&mut self) {
+        self.end_member();
+        self.document.member.before = self.characters_so_far();
+    }
+
+    /// Ends a member of the document. If it contains a count that a model may have written, all of its text
+    /// may be part of the same answer.
+    pub(super) fn end_member(&mut self) {
+        if self.document.member.is_doubtful {
+            let so_far = self.characters_so_far();
+            let member = &mut self.document.member;
+            member.is_doubtful = false;
+            member.doubtful = member.doubtful.saturating_add(so_far.saturating_sub(member.before));
+        }
     }
 
     /// Begins a report of usage, if the member is one.

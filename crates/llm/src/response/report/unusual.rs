@@ -4,6 +4,7 @@
 use super::{Covers, Report, Source};
 use crate::json::Reader;
 use crate::response::calls::AgentCalls;
+use crate::response::found::FoundCounts;
 use crate::response::media::MediaText;
 use crate::response::place::Node;
 use crate::response::quoted::QuotedText;
@@ -13,9 +14,8 @@ use crate::response::tally::{Field, Tally, count};
 /// Counts outside of reports.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Unusual {
-    /// Counts in unlisted places of the open document, and those in lists.
-    pub(super) named: Tally,
-    pub(super) listed: Tally,
+    /// Counts in unlisted places of the open document.
+    pub(super) found: FoundCounts,
     /// The counts of one sampling or tool in addition to the report, and whether the report includes them.
     pub(super) beside: Tally,
     pub(super) is_reported: bool,
@@ -71,12 +71,8 @@ impl Report {
         let Some(unusual) = &mut self.unusual else { return };
         if let (Some(field), Some(value)) = std::mem::take(&mut unusual.pair) {
             match node {
-                Node::Metrics => unusual.named.set(field, value),
-                Node::ListedCounts => {
-                    let mut one = Tally::default();
-                    one.set(field, value);
-                    unusual.listed.add(&one);
-                }
+                Node::Metrics => unusual.found.set(&mut self.document.member, field, value),
+                Node::ListedCounts => unusual.found.add(&mut self.document.member, field, value),
                 _ => self.open.set(field, value),
             }
         }
@@ -88,14 +84,20 @@ impl Report {
         let Some(unusual) = &mut self.unusual else { return };
         unusual.open_extra = Tally::default();
         unusual.calls.end_document();
-        let (mut all, mut named) = (std::mem::take(&mut unusual.listed), std::mem::take(&mut unusual.named));
-        all.add_parts();
-        named.add_members();
-        all.merge(&named);
+        let (all, level, is_doubtful) = unusual.found.end_document();
         if let Some(index) = self.document.index.filter(|_| self.document.is_of_result && !all.is_empty()) {
             unusual.results.note(index.into(), all.usage());
         }
+        self.end_member();
+        if self.document.has_doubtful_calls {
+            self.doubtful_calls = self.doubtful_calls.max(self.document.member.doubtful);
+        }
+        if !all.is_empty() {
+            self.named_level = level;
+        }
+        self.document.is_doubtful = is_doubtful;
         self.take(Source::Named, &all, Covers::Several);
+        self.document.is_doubtful = false;
     }
 
     /// Parses a count of tokens, which may be a string.
@@ -108,12 +110,12 @@ impl Report {
             (Node::Tokens, Some(value)) => self.open.set(Field::Total, value),
             (Node::Count(_) | Node::Own(_), None) => self.misplaced(node),
             (Node::FoundInList(field), Some(value)) => {
-                let mut one = Tally::default();
-                one.set(field, value);
-                self.unusual().listed.add(&one);
+                let unusual = self.unusual.get_or_insert_default();
+                unusual.found.add(&mut self.document.member, field, value);
             }
             (Node::Found(field) | Node::MetadataCount(field), Some(value)) => {
-                self.unusual().named.set(field, value);
+                let unusual = self.unusual.get_or_insert_default();
+                unusual.found.set(&mut self.document.member, field, value);
             }
             (Node::Iteration(field) | Node::ToolCount(field), Some(value)) => {
                 self.unusual().beside.set(field, value);
