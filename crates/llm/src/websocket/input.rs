@@ -35,8 +35,8 @@ impl SocketApi {
     fn media(self, text: &[u8]) -> InlineMedia {
         let scope = match self {
             Self::Responses => return InlineMedia::default(),
-            Self::Realtime => Scope::Realtime,
-            Self::GeminiLive => Scope::Gemini,
+            Self::Realtime => MediaScope::Realtime,
+            Self::GeminiLive => MediaScope::Gemini,
         };
         let mut media = InlineMedia::default();
         let mut json = serde_json::Deserializer::from_slice(text);
@@ -54,7 +54,7 @@ struct InlineMedia {
 
 /// A place in a message. A list has the place of its elements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Scope {
+enum MediaScope {
     /// A message of OpenAI's Realtime API.
     Realtime,
     RealtimeResponse,
@@ -74,7 +74,7 @@ enum Scope {
     Other,
 }
 
-impl Scope {
+impl MediaScope {
     fn child(self, key: &str) -> Self {
         match (self, key) {
             (Self::Realtime | Self::RealtimePart, "audio") => Self::Recording,
@@ -117,7 +117,7 @@ fn tokens_of_base64(characters: u64) -> u64 {
 
 /// Reads a value at a place.
 struct MediaIn<'m> {
-    scope: Scope,
+    scope: MediaScope,
     media: &'m mut InlineMedia,
 }
 
@@ -166,16 +166,16 @@ impl<'de> Visitor<'de> for MediaIn<'_> {
         let mut is_typed_twice = false;
         while let Some(BorrowedText(key)) = map.next_key()? {
             match (scope, key.as_ref()) {
-                (Scope::GeminiBlob, "data") => {
+                (MediaScope::GeminiBlob, "data") => {
                     let Base64Length(length) = map.next_value()?;
                     data = data.saturating_add(length);
                 }
-                (Scope::GeminiBlob, "mimeType" | "mime_type") => {
+                (MediaScope::GeminiBlob, "mimeType" | "mime_type") => {
                     let BorrowedText(name) = map.next_value()?;
                     is_typed_twice |= mime.replace(name).is_some();
                 }
                 (scope, key) => match scope.child(key) {
-                    Scope::Other => drop(map.next_value::<IgnoredAny>()?),
+                    MediaScope::Other => drop(map.next_value::<IgnoredAny>()?),
                     scope => map.next_value_seed(MediaIn { scope, media: &mut *media })?,
                 },
             }
@@ -195,8 +195,10 @@ impl<'de> Visitor<'de> for MediaIn<'_> {
     fn visit_str<E>(self, text: &str) -> Result<(), E> {
         let length = base64_length(text);
         let tokens = match self.scope {
-            Scope::Recording => tokens_of_base64(length),
-            Scope::ImageUrl if text.starts_with("data:image/") => Dialect::OpenAi.rules().tokens_per_image,
+            MediaScope::Recording => tokens_of_base64(length),
+            MediaScope::ImageUrl if text.starts_with("data:image/") => {
+                Dialect::OpenAi.rules().tokens_per_image
+            }
             _ => return Ok(()),
         };
         if length > 0 {
