@@ -244,11 +244,18 @@ pub(super) fn is_maximum(key: &[u8]) -> bool {
     if matches!(key, b"max_length" | b"genamt") {
         return true;
     }
+    // This is called for each unknown key. Nearly none of them is long enough and begins with such a word.
+    let begins = key.first().is_some_and(|first| !words(first.to_ascii_lowercase()).is_empty());
+    if key.len() < SHORTEST || !begins {
+        return false;
+    }
     let mut name = [0; NAME];
     let Some(mut rest) = normal(key, &mut name) else { return false };
     let mut meaning = 0;
-    while !rest.is_empty() {
-        let Some((word, bits)) = WORDS.iter().find(|(word, _)| rest.starts_with(word)) else { return false };
+    while let Some(first) = rest.first() {
+        let Some((word, bits)) = words(*first).iter().find(|(word, _)| rest.starts_with(word)) else {
+            return false;
+        };
         meaning |= bits;
         rest = rest.get(word.len()..).unwrap_or_default();
     }
@@ -261,6 +268,9 @@ pub(super) fn is_maximum(key: &[u8]) -> bool {
         || has(NUMBER | PREDICT)
         || has(TOKENS | TO | OUTPUT)
 }
+
+/// The shortest name of a maximum, in bytes.
+const SHORTEST: usize = 7;
 
 /// The longest name of a maximum.
 const NAME: usize = 32;
@@ -275,47 +285,38 @@ const PREDICT: u16 = 1 << 6;
 const TO: u16 = 1 << 7;
 const SIZE: u16 = 1 << 8;
 
-/// The words in names of maxima. Longer words come before their prefixes.
-const WORDS: &[(&[u8], u16)] = &[
-    (b"maximum", BOUND),
-    (b"max", BOUND),
-    (b"minimum", BOUND),
-    (b"min", BOUND),
-    (b"budget", BOUND | BUDGET),
-    (b"limit", BOUND),
-    (b"request", 0),
-    (b"number", NUMBER),
-    (b"num", NUMBER),
-    (b"tokens", TOKENS),
-    (b"token", TOKENS),
-    (b"toks", TOKENS),
-    (b"tok", TOKENS),
-    (b"length", LENGTH),
-    (b"len", LENGTH),
-    (b"size", SIZE),
-    (b"count", 0),
-    (b"output", OUTPUT),
-    (b"completion", OUTPUT),
-    (b"new", OUTPUT),
-    (b"generated", OUTPUT),
-    (b"generation", OUTPUT),
-    (b"generate", OUTPUT),
-    (b"gen", OUTPUT),
-    (b"response", OUTPUT),
-    (b"answer", OUTPUT),
-    (b"thinking", OUTPUT),
-    (b"reasoning", OUTPUT),
-    (b"decode", OUTPUT),
-    (b"dec", OUTPUT),
-    (b"sample", OUTPUT),
-    (b"predict", PREDICT),
-    (b"to", TO),
-    (b"of", 0),
-    (b"n", NUMBER),
-];
+/// Returns the words in names of maxima that begin with this letter. Longer words come before their prefixes.
+fn words(first: u8) -> &'static [(&'static [u8], u16)] {
+    match first {
+        b'a' => &[(b"answer", OUTPUT)],
+        b'b' => &[(b"budget", BOUND | BUDGET)],
+        b'c' => &[(b"completion", OUTPUT), (b"count", 0)],
+        b'd' => &[(b"decode", OUTPUT), (b"dec", OUTPUT)],
+        b'g' => &[(b"generation", OUTPUT), (b"generated", OUTPUT), (b"generate", OUTPUT), (b"gen", OUTPUT)],
+        b'l' => &[(b"length", LENGTH), (b"limit", BOUND), (b"len", LENGTH)],
+        b'm' => &[(b"maximum", BOUND), (b"minimum", BOUND), (b"max", BOUND), (b"min", BOUND)],
+        b'n' => &[(b"number", NUMBER), (b"num", NUMBER), (b"new", OUTPUT), (b"n", NUMBER)],
+        b'o' => &[(b"output", OUTPUT), (b"of", 0)],
+        b'p' => &[(b"predict", PREDICT)],
+        b'r' => &[(b"reasoning", OUTPUT), (b"response", OUTPUT), (b"request", 0)],
+        b's' => &[(b"sample", OUTPUT), (b"size", SIZE)],
+        b't' => &[
+            (b"thinking", OUTPUT),
+            (b"tokens", TOKENS),
+            (b"token", TOKENS),
+            (b"toks", TOKENS),
+            (b"tok", TOKENS),
+            (b"to", TO),
+        ],
+        _ => &[],
+    }
+}
 
 /// Returns whether a key is a name for the number of results of a prompt.
 pub(super) fn is_completions(key: &[u8]) -> bool {
+    if !matches!(key.first(), Some(b'n' | b'N' | b'b' | b'B' | b's' | b'S' | b'c' | b'C')) {
+        return false;
+    }
     let mut name = [0; NAME];
     matches!(
         normal(key, &mut name),
