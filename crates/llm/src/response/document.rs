@@ -1,6 +1,5 @@
 //! The open document of a response: how much text it contains, and whether it is only an error.
 
-use super::found::OpenMember;
 use super::place::StatusKind;
 use crate::json::{LABEL, characters};
 
@@ -46,8 +45,6 @@ pub(super) struct Document {
     pub(super) reasoning_details: u64,
     /// Strings in places for amounts. Together they are text if they are too long for amounts.
     pub(super) amounts: u64,
-    /// The open member of the document.
-    pub(super) member: OpenMember,
     status: StatusText,
 }
 

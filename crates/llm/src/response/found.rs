@@ -96,7 +96,7 @@ impl FoundCounts {
     /// Returns the counts of the document, their outermost level, and whether a model may have written them.
     /// The counts of a level never replace those of a level further out. They only add what is missing there.
     pub(super) fn end_document(&mut self) -> (Tally, u32, bool) {
-        let levels = std::mem::take(&mut self.levels).into_iter().rev();
+        let levels = self.levels.drain(..).rev();
         levels.fold((Tally::default(), 0, false), |(inner, _, inner_is_doubtful), level| {
             let (mut all, mut named) = (level.listed, level.named);
             all.add_parts();

@@ -429,6 +429,26 @@ impl Node {
         )
     }
 
+    /// Returns whether this is an unlisted count, or an object with such counts.
+    pub(super) fn leads_to_counts(self) -> bool {
+        matches!(
+            self,
+            Node::Found(_)
+                | Node::FoundInList(_)
+                | Node::Counts
+                | Node::ListedCounts
+                | Node::MetadataCount(_)
+                | Node::MetadataCounts
+                | Node::MessageMetadata
+                | Node::MessageUsage
+                | Node::PromptToken
+                | Node::PairName
+                | Node::PairValue
+                | Node::CountName
+                | Node::CountValue
+        )
+    }
+
     /// Returns the level of the counts in this object, which is `depth` objects deep. The results in a list
     /// are at the level of the list.
     pub(super) fn level(self, depth: u32) -> u32 {

@@ -2,6 +2,7 @@
 
 use super::Scanner;
 use super::document::Document;
+use super::found::OpenMember;
 use super::place::Node;
 use super::report::Report;
 use crate::json::{LABEL, Reader, characters};
@@ -17,7 +18,7 @@ pub(super) enum QuotedText {
     Unknown,
     Text,
     /// A document, and the state of the document around the string.
-    Document(Box<Scanner>, Document),
+    Document(Box<Scanner>, Document, OpenMember),
     /// The beginning of a string in the place of an object of counts.
     Counts(Vec<u8>),
 }
@@ -48,13 +49,16 @@ impl Report {
             piece = piece.trim_ascii_start();
             quoted = match piece.first() {
                 None => return,
-                Some(b'{') => QuotedText::Document(Box::default(), std::mem::take(&mut self.document)),
+                Some(b'{') => {
+                    let around = (std::mem::take(&mut self.document), std::mem::take(&mut self.member));
+                    QuotedText::Document(Box::default(), around.0, around.1)
+                }
                 Some(_) => QuotedText::Text,
             };
         }
         match &mut quoted {
             QuotedText::Unknown | QuotedText::Text => self.quoted_text(piece),
-            QuotedText::Document(scanner, _) => {
+            QuotedText::Document(scanner, ..) => {
                 self.read_inside(QuotedKind::Document, |report| scanner.feed(piece, report));
             }
             QuotedText::Counts(counts) => {
@@ -74,9 +78,9 @@ impl Report {
         }
         match std::mem::take(self.quoted_mut()) {
             QuotedText::Unknown | QuotedText::Text => {}
-            QuotedText::Document(mut scanner, around) => {
+            QuotedText::Document(mut scanner, document, member) => {
                 self.read_inside(QuotedKind::Document, |report| scanner.end(report));
-                self.document = around;
+                (self.document, self.member) = (document, member);
             }
             QuotedText::Counts(counts) if counts.trim_ascii_start().first() == Some(&b'{') => {
                 let mut scanner = Scanner::default();

@@ -6,6 +6,7 @@ mod unusual;
 
 use super::cause::Cause;
 use super::document::Document;
+use super::found::OpenMember;
 use super::quoted::{QuotedKind, QuotedText};
 use super::raw::Raw;
 use super::search::ResponseSearch;
@@ -68,6 +69,8 @@ pub(super) struct Report {
     /// Whether events are arrays. Agents send messages in this way.
     has_list_events: bool,
     pub(super) document: Document,
+    /// The open member of the document.
+    pub(super) member: OpenMember,
     /// Whether vectors (embeddings) were found.
     has_vectors: bool,
     /// The length of all vectors in unlisted places.
@@ -126,12 +129,15 @@ impl Report {
 
     /// Returns whether the usage may be generated text.
     pub(super) fn is_quoted(&self) -> bool {
-        let is_in_body = self.reported.is_none_or(|(source, _)| source != Source::Headers);
-        self.reads_quoted || self.is_plain && is_in_body && self.usage().is_some()
+        let is_in_body = || self.reported.is_none_or(|(source, _)| source != Source::Headers);
+        self.reads_quoted || self.is_plain && is_in_body() && self.usage().is_some()
     }
 
     /// Returns the characters that a model may have written together with the usage.
     pub(super) fn doubtful(&self) -> u64 {
+        if self.doubtful.is_none() && self.doubtful_calls == 0 {
+            return 0;
+        }
         let doubtful = if self.calls().is_some() { self.doubtful_calls } else { self.doubtful.unwrap_or(0) };
         doubtful.min(self.delivered())
     }
@@ -245,7 +251,7 @@ impl Report {
                 _ => merged.merge(tally),
             }
         }
-        let doubtful = self.document.is_doubtful.then_some(self.document.member.doubtful);
+        let doubtful = self.document.is_doubtful.then_some(self.member.doubtful);
         let earlier = self.doubtful.filter(|_| self.reported.is_some_and(|(earlier, _)| earlier == source));
         self.doubtful = match (doubtful, earlier) {
             (Some(one), Some(other)) if self.list => Some(one.saturating_add(other)),

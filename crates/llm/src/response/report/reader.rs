@@ -6,6 +6,7 @@ use crate::providers::{Repeat, all};
 use crate::response::CHARACTERS_PER_TOKEN;
 use crate::response::cause::Cause;
 use crate::response::document::Document;
+use crate::response::found::OpenMember;
 use crate::response::names;
 use crate::response::place::Node;
 use crate::response::stored::StoredAnswer;
@@ -42,7 +43,7 @@ impl Reader for Report {
 
     fn open(&mut self, node: Node) {
         if !node.belongs_to_counts() {
-            self.document.member.depth = self.document.member.depth.saturating_add(1);
+            self.member.depth = self.member.depth.saturating_add(1);
         }
     }
 
@@ -60,6 +61,7 @@ impl Reader for Report {
 
     fn open_document(&mut self) {
         self.document = Document::default();
+        self.member = OpenMember::default();
         self.document.is_usage = std::mem::take(&mut self.usage_event);
         if !self.own.is_empty() {
             self.own = Tally::default();
@@ -68,7 +70,7 @@ impl Reader for Report {
 
     fn close(&mut self, node: Node) {
         if !node.belongs_to_counts() {
-            self.document.member.depth = self.document.member.depth.saturating_sub(1);
+            self.member.depth = self.member.depth.saturating_sub(1);
         }
         let (source, covers) = match node {
             Node::Root => return self.close_document(),
@@ -80,7 +82,7 @@ impl Reader for Report {
                 let mut usage = std::mem::take(&mut self.open);
                 usage.add_members();
                 self.unusual().calls.message_usage(&usage);
-                let member = &mut self.document.member;
+                let member = &mut self.member;
                 self.calls_level = self.calls_level.min(Some(member.level)).or(Some(member.level));
                 member.is_doubtful |= member.may_be_generated;
                 self.document.has_doubtful_calls |= member.may_be_generated;
@@ -96,7 +98,7 @@ impl Reader for Report {
             }
             Node::PromptToken => {
                 let unusual = self.unusual.get_or_insert_default();
-                unusual.found.set(&mut self.document.member, Field::Predicted, 1);
+                unusual.found.set(&mut self.member, Field::Predicted, 1);
                 return self.trace_effect();
             }
             Node::Usage | Node::Meta => (Source::Usage, Covers::Several),
@@ -109,7 +111,7 @@ impl Reader for Report {
             Node::Own(field) if !self.own.close_parts(field) => return self.misplaced(node),
             Node::Found(field) => {
                 let unusual = self.unusual.get_or_insert_default();
-                unusual.found.close_parts(&self.document.member, field);
+                unusual.found.close_parts(&self.member, field);
                 return self.trace_effect();
             }
             _ => return,
@@ -359,11 +361,6 @@ impl Report {
         if parent == Node::Root {
             self.begin_member();
         }
-        if !parent.belongs_to_counts() {
-            let member = &mut self.document.member;
-            member.level = parent.level(member.depth);
-            member.may_be_generated = parent.may_be_generated(member.depth);
-        }
         let node = match parent {
             Node::Root if self.document.is_usage => usage_member(key, self.events),
             Node::Root if key == b"parameters" && (self.document.has_generation || self.has_vectors) => {
@@ -371,21 +368,27 @@ impl Report {
             }
             _ => parent.child(key, self.events),
         };
+        if node.leads_to_counts() && !parent.belongs_to_counts() {
+            let member = &mut self.member;
+            member.level = parent.level(member.depth);
+            member.may_be_generated = parent.may_be_generated(member.depth);
+        }
         self.marked(node)
     }
 
     /// Begins a member of the document.
+    #[inline(never)]
     fn begin_member(&mut self) {
         self.end_member();
-        self.document.member.before = self.characters_so_far();
+        self.member.before = self.characters_so_far();
     }
 
     /// Ends a member of the document. If it contains a count that a model may have written, all of its text
     /// may be part of the same answer.
     pub(super) fn end_member(&mut self) {
-        if self.document.member.is_doubtful {
+        if self.member.is_doubtful {
             let so_far = self.characters_so_far();
-            let member = &mut self.document.member;
+            let member = &mut self.member;
             member.is_doubtful = false;
             member.doubtful = member.doubtful.saturating_add(so_far.saturating_sub(member.before));
         }

@@ -71,8 +71,8 @@ impl Report {
         let Some(unusual) = &mut self.unusual else { return };
         if let (Some(field), Some(value)) = std::mem::take(&mut unusual.pair) {
             match node {
-                Node::Metrics => unusual.found.set(&mut self.document.member, field, value),
-                Node::ListedCounts => unusual.found.add(&mut self.document.member, field, value),
+                Node::Metrics => unusual.found.set(&mut self.member, field, value),
+                Node::ListedCounts => unusual.found.add(&mut self.member, field, value),
                 _ => self.open.set(field, value),
             }
         }
@@ -90,7 +90,7 @@ impl Report {
         }
         self.end_member();
         if self.document.has_doubtful_calls {
-            self.doubtful_calls = self.doubtful_calls.max(self.document.member.doubtful);
+            self.doubtful_calls = self.doubtful_calls.max(self.member.doubtful);
         }
         if !all.is_empty() {
             self.named_level = level;
@@ -111,11 +111,11 @@ impl Report {
             (Node::Count(_) | Node::Own(_), None) => self.misplaced(node),
             (Node::FoundInList(field), Some(value)) => {
                 let unusual = self.unusual.get_or_insert_default();
-                unusual.found.add(&mut self.document.member, field, value);
+                unusual.found.add(&mut self.member, field, value);
             }
             (Node::Found(field) | Node::MetadataCount(field), Some(value)) => {
                 let unusual = self.unusual.get_or_insert_default();
-                unusual.found.set(&mut self.document.member, field, value);
+                unusual.found.set(&mut self.member, field, value);
             }
             (Node::Iteration(field) | Node::ToolCount(field), Some(value)) => {
                 self.unusual().beside.set(field, value);
