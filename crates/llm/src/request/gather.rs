@@ -10,7 +10,7 @@ use super::image::SizedImages;
 use super::maximum::Maxima;
 use super::media::{Files, MAX_REFERENCE, Type, tokens_of_recording};
 use super::open::Open;
-use super::place::{KeyIs, Media, Place, SessionSource, Sign};
+use super::place::{KeyIs, Media, Place, SessionSource, Sign, is_settings_in_another_case};
 use super::route::Route;
 use super::seen::Seen;
 use super::tally::CharacterTally;
@@ -205,8 +205,11 @@ impl Reader for Gather {
             (Place::Envelope, _) if !self.reads_envelope => (Place::Unknown, KeyIs::Text),
             found => found,
         };
-        if let Place::Settings(settings) = place {
-            self.maxima.open_settings(settings);
+        match place {
+            Place::Settings(settings) => self.maxima.open_settings(settings),
+            // A server that ignores case may use these settings instead.
+            Place::Unknown if is_body && is_settings_in_another_case(key) => self.maxima.set_unsure(),
+            _ => {}
         }
         if is_body && matches!(place, Place::Content | Place::Messages | Place::Documents | Place::Prompt) {
             self.seen.content = true;

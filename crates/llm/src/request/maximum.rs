@@ -1,10 +1,10 @@
 //! The client's own maximum output: which fields count in which dialect, and which field to set if there is
 //! none.
 
-use super::Operation;
 use super::names::{self, MAX_NAME};
 use super::place::{Place, Settings};
 use super::route::Route;
+use super::{Dialect, Operation};
 
 /// A field for a maximum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -204,7 +204,8 @@ impl Maxima {
         let is_known = |field| (route.dialect.rules().heeds)(route.operation, field);
         let mut fields = self.fields.iter().zip(FIELDS);
         // A server may prefer the field of another API.
-        let is_removed = fields.any(|(given, field)| given.is_unlimited && !is_known(field));
+        let is_any = route.dialect == Dialect::Unknown;
+        let is_removed = fields.any(|(given, field)| given.is_unlimited && (is_any || !is_known(field)));
         let is_repeated = self.heeded(route).any(|given| given.largest.is_some() && given.is_absent);
         self.is_unsure || is_removed || is_repeated
     }

@@ -305,6 +305,10 @@ impl Place {
             Place::ElementMaximum if key == b"value" => Some(Place::ElementMaximum),
             Place::ToolConfig => NAMES.find(Object::ToolConfig, key),
             Place::Format => format(key),
+            // Thinking may have a maximum of its own.
+            Place::Tag | Place::Sign(_) if key.ends_with(b"tokens") && is_maximum(key) => {
+                Some(Place::PossibleMaximum)
+            }
             Place::Tag
             | Place::StreamOptionsVariant
             | Place::Sign(_)
@@ -424,6 +428,13 @@ impl Settings {
             Settings::Additional => Object::Additional,
         }
     }
+}
+
+/// Returns whether a key of the body is the name of settings, except for its case.
+pub(super) fn is_settings_in_another_case(key: &[u8]) -> bool {
+    let mut folded = [0; names::MAX_NAME];
+    let place = names::folded(key, &mut folded).and_then(|key| NAMES.find(Object::Body, key));
+    matches!(place, Some(Place::Settings(_)))
 }
 
 fn in_any_case(key: &[u8]) -> Option<Place> {

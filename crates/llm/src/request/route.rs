@@ -188,12 +188,19 @@ fn by_name(last: &str, before: &[&str]) -> Route {
     if route.dialect == Dialect::OpenAi { route.with_deployment(before) } else { route }
 }
 
-/// Returns the model of Triton's `/v2/models/{model}/infer` and Replicate's `/v1/models/{owner}/{name}/predictions`.
+/// Returns the model of Triton's `/v2/models/{model}/infer`, Replicate's `/v1/models/{owner}/{name}/predictions`,
+/// Databricks' `/serving-endpoints/{name}/invocations` or Workers AI's `/ai/run/{model}`.
 fn served_model(last: &str, before: &[&str]) -> Option<String> {
-    if !matches!(last, "infer" | "generate" | "generate_stream" | "predict" | "predictions") {
-        return None;
+    if let Some(at) = before.windows(2).rposition(|segments| segments == ["ai", "run"]) {
+        let model = before.get(at.saturating_add(2)..)?.iter().chain([&last]);
+        return Some(model.copied().collect::<Vec<_>>().join("/"));
     }
-    let at = before.iter().rposition(|segment| *segment == "models")?;
+    let parent = match last {
+        "infer" | "generate" | "generate_stream" | "predict" | "predictions" => "models",
+        "invocations" => "serving-endpoints",
+        _ => return None,
+    };
+    let at = before.iter().rposition(|segment| *segment == parent)?;
     let model = match before.get(at.saturating_add(1)..)? {
         [model @ .., "versions", _] => model,
         model => model,
@@ -309,6 +316,8 @@ mod tests {
             ("/v1/engines/davinci/completions", D::OpenAi, Some(O::Completion), "davinci", None),
             ("/v2/models/m/versions/1/infer", D::Unknown, None, "m", None),
             ("/v1/models/owner/m/predictions", D::Unknown, None, "owner/m", None),
+            ("/serving-endpoints/m/invocations", D::Unknown, None, "m", None),
+            ("/client/v4/accounts/a/ai/run/@cf/meta/m", D::Unknown, None, "@cf/meta/m", None),
         ];
         for (path, dialect, operation, model, stream) in table {
             let expected = Route {

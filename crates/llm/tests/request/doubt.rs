@@ -98,6 +98,12 @@ fn a_maximum_is_known_by_its_words() {
         let body = hello(&json!({"max_tokens": 1, name: 100_000})).to_string();
         assert!(held(CHAT, &body) >= 100_000, "{name}");
     }
+    for body in [
+        r#"{"messages":["hello"],"reasoning":{"max_tokens":32000}}"#,
+        r#"{"messages":["hello"],"thinking":{"type":"enabled","budget_tokens":32000}}"#,
+    ] {
+        assert!(held(CHAT, body) >= 32_000, "{body}");
+    }
     for name in [
         "max_context_length",
         "max_input_tokens",
@@ -128,6 +134,8 @@ fn what_means_no_maximum_elsewhere_makes_a_maximum_unsure() {
         ("/api/chat", r#"{"messages":["hello"],"options":{"num_predict":1},"options":null}"#),
         ("/api/chat", r#"{"messages":["hello"],"options":{"num_predict":1},"options":{}}"#),
         ("/generate", r#"{"text":"hello","sampling_params":{"max_new_tokens":1},"sampling_params":{}}"#),
+        ("/api/chat", r#"{"messages":["hello"],"options":{"num_predict":1},"OPTIONS":null}"#),
+        ("/completion", r#"{"prompt":"hello","max_tokens":1,"n_predict":-1}"#),
         (CHAT, r#"{"messages":["hello"],"request":{"max_tokens":1}}"#),
         (CHAT, r#"{"messages":["hello"],"max_tokens":1,"parameters":"{\"max_tokens\":-1}"}"#),
     ] {
@@ -158,6 +166,8 @@ fn settings_in_strings_and_tensors_cannot_be_hidden() {
     ] {
         assert!(held("/v2/models/m/infer", &body.to_string()) >= 100_000, "{body}");
     }
+    let beside = inputs(tensor("stop", json!(["x"]))).to_string();
+    assert!(held("/v2/models/m/infer", &beside.replacen('{', r#"{"max_tokens":1,"#, 1)) >= 1024);
     let twice =
         r#"{"inputs":[{"name":"max_tokens","name":"zz","shape":[1],"datatype":"INT32","data":[100000]}]}"#;
     assert!(held("/v2/models/m/infer", twice) >= 100_000);

@@ -69,6 +69,11 @@ impl Gather {
             self.set_completions(tensor.largest);
         }
         self.prompts = self.prompts.max(tensor.strings);
-        tensor.has_name && tensor.has_values && !tensor.has_others
+        let is_tensor = tensor.has_name && tensor.has_values && !tensor.has_others;
+        if is_tensor {
+            // A server that reads tensors ignores a maximum beside them.
+            self.maxima.set_unsure();
+        }
+        is_tensor
     }
 }
