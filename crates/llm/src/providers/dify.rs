@@ -3,7 +3,6 @@
 use super::Provider;
 use crate::request::Dialect::Unknown;
 use crate::request::Operation::Manage;
-use crate::request::place::{Object, Place};
 use crate::request::tokenless::Base::Version;
 use crate::request::tokenless::Method::Post;
 
@@ -13,9 +12,6 @@ pub(super) const PROVIDER: Provider = Provider {
     tokenless: &[
         (Post, Version, &["files", "upload"], Unknown, Manage),
         (Post, Version, &["chat-messages", "*", "stop"], Unknown, Manage),
-    ],
-    request: &[
-        (Object::Body, "conversation_id", Place::Context),
     ],
     ..Provider::NOTHING
 };
