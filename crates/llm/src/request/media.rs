@@ -60,7 +60,7 @@ impl ForeignBytes {
         self.bytes = self.bytes.saturating_add(u64::try_from(piece.len()).unwrap_or(u64::MAX));
     }
 
-    /// Returns whether the string is base64, whose lines have 64 characters or more.
+    /// Returns whether the string is base64. A line of base64 has at least 64 characters.
     pub(crate) fn is_base64(&self) -> bool {
         let line_ends = self.line_ends.saturating_sub(self.bytes / 32);
         self.foreign.saturating_add(line_ends) <= MAX_FOREIGN

@@ -127,12 +127,12 @@ pub(super) fn field(key: &[u8], named: bool) -> Option<Field> {
     frequent(key).unwrap_or_else(|| by_words(key, named))
 }
 
-/// Like [`field`], if the key is one of the most frequent.
+/// Like [`field`], for a frequent key.
 pub(super) fn frequent(key: &[u8]) -> Option<Option<Field>> {
     FREQUENT_KEYS.find((), key)
 }
 
-/// Like [`field`], if the key is none of the most frequent.
+/// Like [`field`], for a key that is not frequent.
 pub(super) fn rare_field(key: &[u8], named: bool) -> Option<Field> {
     if named || may_mention_tokens(key) { by_words(key, named) } else { None }
 }
