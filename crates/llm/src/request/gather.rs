@@ -474,6 +474,7 @@ impl Reader for Gather {
                 let bytes = u64::try_from(token.len()).unwrap_or(u64::MAX);
                 self.add_scalars(1, bytes);
             }
+            Place::Models if token == b"null" => {}
             Place::Model | Place::ModelVariant | Place::ModelId | Place::Models => {
                 if let Some(model) = self.model_at(place) {
                     if token == b"null" { model.set_null() } else { model.set_other() }

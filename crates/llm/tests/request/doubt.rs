@@ -24,6 +24,8 @@ fn a_model_that_the_server_may_use_instead_makes_the_model_unknown() {
     let known = |name: &str| (Some(name.to_owned()), false);
     assert_eq!(model(json!({"models": ["m"]})), known("m"));
     assert_eq!(model(json!({"models": ["m", "m"]})), known("m"));
+    assert_eq!(model(json!({"models": ["m"], "fallbacks": null})), known("m"));
+    assert_eq!(model(json!({"models": null, "fallbacks": []})), known("m"));
     assert_eq!(model(json!({"model": null, "models": ["o"]})), known("o"));
     for more in [
         json!({"models": ["o"]}),
