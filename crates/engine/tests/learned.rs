@@ -229,6 +229,61 @@ fn only_a_complete_successful_reported_response_teaches() {
     assert_eq!(worker.held("free", &chat), FLOOR);
 }
 
+/// A server may ignore a maximum: Ollama's OpenAI path does not know `max_completion_tokens`.
+#[test]
+fn a_maximum_that_a_response_has_exceeded_does_not_reduce_later_holds() {
+    let worker = Worker::new();
+    let ignored = chat(json!({ "max_completion_tokens": 1 }));
+    worker.teach(ENOUGH, &ignored, 18);
+    assert_eq!(worker.held("free", &ignored), 1, "servers count some tokens differently");
+    worker.teach(1, &ignored, 900);
+    assert_eq!(worker.held("free", &ignored), FLOOR, "as without a maximum");
+    assert_eq!(worker.held("free", &chat(json!({ "max_completion_tokens": 3000 }))), 3000);
+    let others = [
+        json!({ "max_tokens": 1 }),
+        json!({ "max_tokens": 1, "max_completion_tokens": 1 }),
+        json!({ "max_completion_tokens": 1, "model": "gpt-4o-mini" }),
+    ];
+    for other in others {
+        assert_eq!(worker.held("free", &chat(other)), 1, "other fields and models hold what they did");
+    }
+    assert_eq!(worker.send("all", &ignored, |_| {})["given"], 7);
+
+    worker.teach(ENOUGH, &ignored, 900);
+    assert_eq!(worker.held("free", &ignored), 959, "what such responses use");
+    assert_eq!(worker.held("free", &chat(json!({ "max_completion_tokens": 1, "n": 2 }))), 2 * 959);
+    worker.teach(10_000, &ignored, 1);
+    assert_eq!(worker.held("free", &ignored), LEAST);
+}
+
+#[test]
+fn responses_that_end_early_or_report_nothing_show_that_a_maximum_is_ignored() {
+    let ignored = chat(json!({ "max_completion_tokens": 1 }));
+    let text = json!({ "choices": [{ "message": { "content": "many words ".repeat(100) } }] }).to_string();
+    let respond = |status: u16, end: bool| {
+        let worker = Worker::new();
+        worker.send("free", &ignored, |exchange| {
+            let head =
+                ResponseHead { status, content_type: "application/json".into(), ..ResponseHead::default() };
+            exchange.handle(Event::Response(head));
+            exchange.handle(Event::Body { chunk: text.as_bytes(), end });
+        });
+        worker.held("free", &ignored)
+    };
+    assert_eq!((respond(200, true), respond(200, false), respond(500, true)), (FLOOR, FLOOR, 1));
+}
+
+/// Otherwise, a client could use another unknown name in each request.
+#[test]
+fn an_unreadable_or_long_name_of_a_model_is_no_way_out() {
+    for model in [json!(["a", "b"]), json!("m".repeat(1000))] {
+        let worker = Worker::new();
+        let ignored = chat(json!({ "model": model, "max_completion_tokens": 1 }));
+        worker.teach(1, &ignored, 900);
+        assert_eq!(worker.held("free", &ignored), FLOOR);
+    }
+}
+
 #[test]
 fn a_model_in_the_path_and_a_list_of_prompts_teach_as_well() {
     let worker = Worker::new();

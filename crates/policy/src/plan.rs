@@ -283,15 +283,19 @@ impl Plan {
         let mut judgement =
             Judgement { is_free, estimate, failures, conflicts, max_output, ..Judgement::default() };
         judgement.holds.reserve(matching.len());
-        let mut lesson = self.lesson(facts);
+        let mut lesson = self.lesson(facts, max_output);
         for mut limit in matching {
             judgement.failures.append(&mut limit.failures);
-            let learned = lesson.as_mut().and_then(|(lesson, model)| lesson.add(limit.output_key(model)?));
-            let Some(output) = learned else {
+            let learned = lesson.as_mut().and_then(|(lesson, model)| {
+                let body = facts.read_body()?;
+                let known = lesson.add(limit.output_key(model, body.max_output_fields)?);
+                estimate.learned(known, body, smallest)
+            });
+            let Some(learned) = learned else {
                 limit.hold(&buckets, facts, estimate, &[], is_free, &mut judgement);
                 continue;
             };
-            let (learned, bounds) = (estimate.learned(output, smallest), limit.bounds(facts, estimate));
+            let bounds = limit.bounds(facts, estimate);
             facts.answer(expected_answer(learned));
             limit.hold(&buckets, facts, learned, &bounds, is_free, &mut judgement);
             facts.answer(expected_answer(estimate));
@@ -308,11 +312,14 @@ fn expected_answer(estimate: Estimate) -> ResponseFacts {
 }
 
 impl Plan {
-    /// Returns what the response will teach, and the model, if nothing in the request limits the output.
-    fn lesson(&self, facts: &Facts) -> Option<(OutputLesson, String)> {
+    /// Returns what the response will teach, and the model, if the output is a guess or has a maximum that the server
+    /// may ignore.
+    fn lesson(&self, facts: &Facts, max_output: Option<u64>) -> Option<(OutputLesson, String)> {
         let outputs = self.outputs.as_ref()?;
-        let body = facts.read_body().filter(|body| body.has_open_output())?;
-        Some((OutputLesson::new(outputs.clone(), body.completions), facts.asked_model().ok()?))
+        let body =
+            facts.read_body().filter(|body| body.has_open_output() || body.max_output_fields.is_any())?;
+        let model = facts.asked_model().unwrap_or_default();
+        Some((OutputLesson::new(outputs.clone(), body.completions, max_output), model))
     }
 
     /// Returns the policies that the request may concern: those on its route, except those that its facts

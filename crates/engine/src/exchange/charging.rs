@@ -64,10 +64,9 @@ impl Reservation {
             charges.push(charge);
             counts.extend(failed.map(Effect::Count));
         }
-        // Only a complete and successful response shows how long such responses are.
-        let is_lesson = told.1 == UsageSource::Reported && finished && code < 400 && created.is_none();
-        if let Some(lesson) = self.lesson.take().filter(|_| is_lesson) {
-            lesson.learn(told.0.output);
+        let is_whole = told.1 == UsageSource::Reported && finished && created.is_none();
+        if let Some(lesson) = self.lesson.take().filter(|_| code < 400) {
+            lesson.learn(told.0.output, is_whole);
         }
         self.used = told.0;
         let mut effects = match &created {

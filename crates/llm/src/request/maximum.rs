@@ -18,6 +18,21 @@ pub(crate) enum MaximumField {
     Setting(Settings),
 }
 
+/// A set of fields for a maximum: the fields of a request that its server is known to honour.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct MaximumFields(u16);
+
+impl MaximumFields {
+    /// Returns whether there is such a field.
+    pub fn is_any(self) -> bool {
+        self.0 != 0
+    }
+
+    pub(super) fn or(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
+
 /// The values of each field, in the order of [`FIELDS`].
 ///
 /// An integer from 1 to 2^53 is a maximum, in any notation (`5.0`, `0.5e1`). Anything else counts as absent:
@@ -167,6 +182,16 @@ impl Maxima {
             .filter(|(given, _)| given.first.is_some() || given.variant.is_some())
             .filter(|(_, field)| (route.dialect.rules().heeds)(route.operation, *field))
             .map(|(given, _)| given)
+    }
+
+    /// Returns the fields with a value that the server honours.
+    pub(crate) fn fields(&self, route: &Route) -> MaximumFields {
+        let heeds = route.dialect.rules().heeds;
+        let is_given = |(given, field): &(&Given, MaximumField)| {
+            given.largest.is_some() && heeds(route.operation, *field)
+        };
+        let flags = self.fields.iter().zip(FIELDS).map(|one| u16::from(is_given(&one)));
+        MaximumFields(flags.fold(0, |set, flag| set << 1 | flag))
     }
 
     /// Returns the largest value that the server honours.

@@ -33,6 +33,7 @@ mod usage_chunk;
 
 pub use decode::{Decoded, Label, decode};
 pub use given::Conflicts;
+pub use maximum::MaximumFields;
 pub(crate) use media::{ForeignBytes, tokens_of_recording};
 pub use pointer::{Pointed, pointed};
 pub use reading::{ParsedBody, Wire, read};
@@ -230,6 +231,8 @@ pub struct RequestBody {
     /// The client's maximum output per completion in tokens, at least 1. If there are several, this is the
     /// largest one that the server honours.
     pub max_output: Option<u64>,
+    /// The fields that contain [`RequestBody::max_output`].
+    pub max_output_fields: MaximumFields,
     /// The number of completions for all prompts, at least 1.
     pub completions: u64,
     /// The end user, as the client names it.
@@ -266,13 +269,18 @@ impl RequestBody {
         if !self.may_generate() {
             return 0;
         }
-        let without = if self.asks_nothing() { 0 } else { self.input.max(floor) };
+        let without = self.output_without_maximum(floor);
         let own = match self.max_output {
             Some(max) if self.unsure_max_output => max.saturating_mul(self.completions).max(without),
             Some(max) => max.saturating_mul(self.completions),
             None => without,
         };
         own.max(self.possible_max_output.saturating_mul(self.completions)).max(self.elements_max_output)
+    }
+
+    /// Returns the estimated output in tokens as if the server ignored the client's maximum.
+    pub fn output_without_maximum(&self, floor: u64) -> u64 {
+        if self.asks_nothing() { 0 } else { self.input.max(floor) }
     }
 
     /// Returns whether nothing in the request limits its output, so that [`RequestBody::output`] is a guess.
@@ -342,6 +350,7 @@ fn conclude(route: Route, gathered: &Gather, mut condition: Condition, length: u
             .or(gathered.stream_variant.value())
             .unwrap_or(dialect.rules().streams && operation.generates()),
         max_output: gathered.maxima.largest(&route),
+        max_output_fields: gathered.maxima.fields(&route),
         possible_max_output: gathered.maxima.possible(),
         elements_max_output: gathered.maxima.of_elements().saturating_mul(completions),
         unsure_max_output: gathered.maxima.is_unsure(&route),

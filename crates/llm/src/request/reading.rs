@@ -172,6 +172,7 @@ impl RequestBody {
             (None, None) => None,
             (one, other) => Some(one.unwrap_or(without).max(other.unwrap_or(without))),
         };
+        self.max_output_fields = self.max_output_fields.or(other.max_output_fields);
         if !self.operation.generates() {
             self.operation = other.operation;
         }

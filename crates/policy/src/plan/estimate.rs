@@ -1,6 +1,8 @@
 //! Estimates how many tokens a request will use.
 
+use super::learned::LearnedOutput;
 use expression::facts::Facts;
+use llm::request::RequestBody;
 use llm::response::Usage;
 
 /// The expected usage of a request, in tokens.
@@ -36,10 +38,22 @@ impl Estimate {
         Self { input, output: if bodiless { 0 } else { input.max(floor) } }
     }
 
-    /// Returns the estimate with a learned output. It holds at least a quarter of the floor: a client could ask for
-    /// many short outputs, and then for many long ones at once.
-    pub(super) fn learned(self, output: u64, smallest_limit: Option<u64>) -> Self {
-        Self { output: output.max(floor(smallest_limit) / 4).max(1), ..self }
+    /// Returns the estimate after what is known about such responses. `None` if it stays as it is. It holds at least a
+    /// quarter of the floor: a client could ask for many short outputs, and then for many long ones at once.
+    pub(super) fn learned(
+        self,
+        known: LearnedOutput,
+        body: &RequestBody,
+        smallest_limit: Option<u64>,
+    ) -> Option<Self> {
+        let floor = floor(smallest_limit);
+        let learned = match known {
+            LearnedOutput::Nothing => return None,
+            LearnedOutput::Unlimited => body.output_without_maximum(floor),
+            LearnedOutput::Percentile90(output) => output.max(floor / 4).max(1),
+        };
+        let output = if body.max_output_fields.is_any() { self.output.max(learned) } else { learned };
+        Some(Self { output, ..self })
     }
 
     /// The sum of input and output.

@@ -10,6 +10,7 @@ use super::{
 use crate::model::{DEFAULT_TTL, Limit, Maximum, Rate, Share, Tariff, Ttl, Unit, micro_usd, price};
 use expression::cel::{EvaluationError, Expression, LimitValue};
 use expression::facts::Facts;
+use llm::request::MaximumFields;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -58,11 +59,11 @@ impl<'p> Matching<'p> {
 
     /// Returns the key under which the limit's outputs are learned. `None` if the policy defines the hold, or if
     /// the hold caps the output: then responses would be cut at the length of earlier ones.
-    pub fn output_key(&self, model: &str) -> Option<OutputKey> {
+    pub fn output_key(&self, model: &str, maximum: MaximumFields) -> Option<OutputKey> {
         let (first, _) = self.rates.first()?;
-        let is_open = self.limit.amount.is_none() && !first.caps_output;
+        let is_learned = self.limit.amount.is_none() && (maximum.is_any() || !first.caps_output);
         let holds_output = self.rates.iter().any(|(rate, _)| rate.rate.unit.is_of_usage());
-        if is_open && holds_output { OutputKey::new(&first.policy, &first.limit, model) } else { None }
+        (is_learned && holds_output).then(|| OutputKey::new(&first.policy, &first.limit, model, maximum))
     }
 
     /// Returns the most that each rate holds if the output is a learned one: what it would hold otherwise, or an

@@ -1,7 +1,8 @@
-//! Learns how long the responses of a limit and model are, so that a request without a maximum of its own holds
-//! what such requests use.
+//! Learns how long the responses of a limit and model are, so that a request without a maximum of its own, or with
+//! one that the server ignores, holds what such requests use.
 
 use llm::memory::{Lease, MemoryBudget, Purpose};
+use llm::request::MaximumFields;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -11,10 +12,12 @@ const ENOUGH: u32 = 32;
 const RECENT: u32 = 1000;
 /// The maximum number of limits and models. Clients choose the models.
 const MAX_KEYS: usize = 1024;
-/// The maximum length of a model's name, in bytes.
+/// The number of characters of a model's name that count.
 const LONGEST_MODEL: usize = 128;
 /// The memory of a sketch with its key, in bytes.
-const SIZE: usize = size_of::<OutputSketch>() + 512;
+const SIZE: usize = size_of::<OutputSketch>() + 1024;
+/// The number of tokens beyond a maximum that may be counted differently, such as the end of a text.
+const UNCOUNTED: u64 = 16;
 
 /// The output of the responses that one worker has seen, by limit and model. Clones share it.
 #[derive(Clone, Debug, Default)]
@@ -23,56 +26,84 @@ pub struct LearnedOutputs {
     memory: MemoryBudget,
 }
 
-/// A limit and a model.
+/// A limit, a model, and the fields of the request that limit the output.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct OutputKey {
     /// "NAMESPACE/NAME".
     policy: Arc<str>,
     limit: String,
     model: String,
+    maximum: MaximumFields,
 }
 
 impl OutputKey {
-    /// Returns `None` if the model's name is too long to be learned.
-    pub(super) fn new(policy: &Arc<str>, limit: &str, model: &str) -> Option<Self> {
-        let is_short = model.len() <= LONGEST_MODEL;
-        is_short.then(|| Self {
+    pub(super) fn new(policy: &Arc<str>, limit: &str, model: &str, maximum: MaximumFields) -> Self {
+        Self {
             policy: Arc::clone(policy),
             limit: limit.to_owned(),
-            model: model.to_owned(),
-        })
+            model: model.chars().take(LONGEST_MODEL).collect(),
+            maximum,
+        }
     }
 }
 
-/// What the response to a request teaches, because the request has no maximum of its own.
+/// What the response to a request teaches.
 #[derive(Clone, Debug)]
 pub struct OutputLesson {
     outputs: LearnedOutputs,
     keys: Vec<OutputKey>,
     completions: u64,
+    /// The maximum of the whole response, if the request has one.
+    max: Option<u64>,
+}
+
+/// What is known about the output of a limit's responses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum LearnedOutput {
+    /// Too little, or that they observe the maximum.
+    Nothing,
+    /// They exceed the maximum.
+    Unlimited,
+    /// Nine of ten responses are not longer.
+    Percentile90(u64),
 }
 
 impl OutputLesson {
-    pub(super) fn new(outputs: LearnedOutputs, completions: u64) -> Self {
-        Self { outputs, keys: Vec::new(), completions: completions.max(1) }
+    pub(super) fn new(outputs: LearnedOutputs, completions: u64, max: Option<u64>) -> Self {
+        Self { outputs, keys: Vec::new(), completions: completions.max(1), max }
     }
 
-    /// Adds a limit that the response's output is learned for. Returns the output to hold, if enough responses
-    /// were seen.
-    pub(super) fn add(&mut self, key: OutputKey) -> Option<u64> {
+    /// Adds a limit that the response's output is learned for. Returns what is known about it.
+    pub(super) fn add(&mut self, key: OutputKey) -> LearnedOutput {
         let learned = self.outputs.expected(&key);
         self.keys.push(key);
-        Some(learned?.saturating_mul(self.completions))
+        match learned {
+            LearnedOutput::Percentile90(each) => {
+                LearnedOutput::Percentile90(each.saturating_mul(self.completions))
+            }
+            learned => learned,
+        }
     }
 
     pub(super) fn is_empty(&self) -> bool {
         self.keys.is_empty()
     }
 
-    /// Learns the output, in tokens, that the provider has reported for a complete response.
-    pub fn learn(self, output: u64) {
+    /// Learns the output of a successful response, in tokens. It `is_whole` if the response is complete and the
+    /// provider has reported the output. Any response can show that a maximum is ignored.
+    pub fn learn(self, output: u64, is_whole: bool) {
+        let is_ignored = self.max.is_some_and(|max| output > max.saturating_mul(2).saturating_add(UNCOUNTED));
+        if !is_whole && !is_ignored {
+            return;
+        }
         let each = output.div_ceil(self.completions);
-        self.keys.into_iter().for_each(|key| self.outputs.learn(key, each));
+        // As long as responses observe a maximum, there is nothing to learn from them.
+        let is_new = self.max.is_none() || is_ignored;
+        for key in self.keys {
+            if is_new || self.outputs.has(&key) {
+                self.outputs.learn(key, each);
+            }
+        }
     }
 
     /// The memory that it needs, in bytes.
@@ -90,10 +121,18 @@ impl LearnedOutputs {
         Self { memory: memory.clone(), ..Self::default() }
     }
 
-    /// Returns the output of a completion that nine of ten do not exceed, if enough of them were seen.
-    fn expected(&self, key: &OutputKey) -> Option<u64> {
+    /// Returns what is known about the output of one completion.
+    fn expected(&self, key: &OutputKey) -> LearnedOutput {
         let sketches = self.sketches.lock().unwrap_or_else(PoisonError::into_inner);
-        sketches.get(key).filter(|sketch| sketch.seen >= ENOUGH).map(OutputSketch::percentile_90)
+        match sketches.get(key) {
+            Some(sketch) if sketch.seen >= ENOUGH => LearnedOutput::Percentile90(sketch.percentile_90()),
+            Some(_) if key.maximum.is_any() => LearnedOutput::Unlimited,
+            _ => LearnedOutput::Nothing,
+        }
+    }
+
+    fn has(&self, key: &OutputKey) -> bool {
+        self.sketches.lock().unwrap_or_else(PoisonError::into_inner).contains_key(key)
     }
 
     fn learn(&self, key: OutputKey, output: u64) {
@@ -174,12 +213,19 @@ fn end_of_step(step: usize) -> u64 {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
+#[allow(clippy::unwrap_used, clippy::panic)]
 mod tests {
     use super::*;
 
     fn key(model: &str) -> OutputKey {
-        OutputKey::new(&"a/b".into(), "free", model).unwrap()
+        OutputKey::new(&"a/b".into(), "free", model, MaximumFields::default())
+    }
+
+    fn percentile(outputs: &LearnedOutputs, model: &str) -> u64 {
+        match outputs.expected(&key(model)) {
+            LearnedOutput::Percentile90(output) => output,
+            other => panic!("{other:?}"),
+        }
     }
 
     #[test]
@@ -199,11 +245,11 @@ mod tests {
     fn nothing_is_expected_before_enough_responses_were_seen() {
         let outputs = LearnedOutputs::default();
         for seen in 0..ENOUGH {
-            assert_eq!(outputs.expected(&key("m")), None, "{seen}");
+            assert_eq!(outputs.expected(&key("m")), LearnedOutput::Nothing, "{seen}");
             outputs.learn(key("m"), 100);
         }
-        assert_eq!(outputs.expected(&key("m")), Some(103));
-        assert_eq!(outputs.expected(&key("other")), None);
+        assert_eq!(outputs.expected(&key("m")), LearnedOutput::Percentile90(103));
+        assert_eq!(outputs.expected(&key("other")), LearnedOutput::Nothing);
     }
 
     #[test]
@@ -212,7 +258,7 @@ mod tests {
         for output in (1..=500).rev() {
             outputs.learn(key("m"), output);
         }
-        let expected = outputs.expected(&key("m")).unwrap();
+        let expected = percentile(&outputs, "m");
         assert!((450..=450 * 9 / 8).contains(&expected), "{expected}");
     }
 
@@ -221,9 +267,9 @@ mod tests {
         let outputs = LearnedOutputs::default();
         (0..100_000).for_each(|_| outputs.learn(key("m"), 10));
         (0..300).for_each(|_| outputs.learn(key("m"), 4000));
-        assert!(outputs.expected(&key("m")).unwrap() >= 4000);
+        assert!(percentile(&outputs, "m") >= 4000);
         (0..10_000).for_each(|_| outputs.learn(key("m"), 10));
-        assert_eq!(outputs.expected(&key("m")), Some(10));
+        assert_eq!(percentile(&outputs, "m"), 10);
     }
 
     #[test]
@@ -232,8 +278,8 @@ mod tests {
         (0..ENOUGH).for_each(|_| outputs.learn(key("real"), 100));
         (0..3 * MAX_KEYS).for_each(|number| outputs.learn(key(&format!("invented-{number}")), 1));
         assert_eq!(outputs.sketches.lock().unwrap().len(), MAX_KEYS);
-        assert!(outputs.expected(&key("real")).is_some());
-        assert!(OutputKey::new(&"a/b".into(), "free", &"m".repeat(LONGEST_MODEL + 1)).is_none());
+        assert_eq!(percentile(&outputs, "real"), 103);
+        assert_eq!(key(&"m".repeat(LONGEST_MODEL)), key(&"m".repeat(LONGEST_MODEL + 1)));
     }
 
     #[test]
