@@ -370,12 +370,15 @@ pub(super) fn streams(facts: &Facts, route: &Route) -> Option<bool> {
 /// Whether a request may create a background result.
 fn creation(facts: &Facts, route: &Route) -> ResultRole {
     let read = facts.read_body().filter(|body| !body.condition.hides_facts());
-    // Any client can write `background` into a chat request, but a chat is answered at once.
+    // Any client can write `background` into a chat request, but most chats are answered at once.
     let is_heeded = |body: &RequestBody| body.route.background || body.operation == Operation::Response;
     let asked = facts.read_body().is_some_and(|body| body.background && is_heeded(body))
         || facts.path().is_some_and(llm::request::is_always_later);
-    // A body that was not read may have asked for a background result.
-    let may_have = read.is_none() && route.operation == Some(Operation::Response);
+    // A body that was not read may have asked for a background result, and xAI defers chats.
+    let may_have = match read {
+        Some(body) => body.background,
+        None => route.operation == Some(Operation::Response),
+    };
     match asked || may_have {
         true => ResultRole::Creates { asked },
         false => ResultRole::None,

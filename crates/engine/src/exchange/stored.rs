@@ -48,7 +48,7 @@ impl ResultRole {
         let in_background = asked || stored.is_in_background();
         // The provider itself announces that the usage will follow. A client can disconnect from a stream
         // after any event, so an incomplete response promises nothing.
-        let promised = finished && stored.is_pending();
+        let promised = finished && (stored.is_pending() || stored.is_announced() && reading.delivered == 0);
         let unfinished = in_background && (!finished || reading.delivered == 0);
         let is_later = promised || unfinished;
         let id = stored.id().filter(|id| id.len() <= MAX_RESULT_ID && is_later && !reading.ended_in_error)?;

@@ -2,7 +2,7 @@
 
 use super::Provider;
 use crate::request::Dialect::Unknown;
-use crate::request::Operation::{CountTokens, Models};
+use crate::request::Operation::{CountTokens, Manage, Models};
 use crate::request::place::{Object, Place, Sign};
 use crate::request::tokenless::Base::Version;
 use crate::request::tokenless::Method::{Get, Post};
@@ -15,6 +15,7 @@ pub(super) const PROVIDER: Provider = Provider {
         (Get, Version, &["language-models", "*"], Unknown, Models),
         (Get, Version, &["embedding-models"], Unknown, Models),
         (Get, Version, &["image-generation-models"], Unknown, Models),
+        (Get, Version, &["chat", "deferred-completion", "*"], Unknown, Manage),
         (Post, Version, &["tokenize-text"], Unknown, CountTokens),
     ],
     request: &[

@@ -4,7 +4,7 @@
 use super::tokenless;
 
 /// The names that providers give to results, as the segment before an id.
-const KINDS: [&str; 9] = [
+const KINDS: [&str; 10] = [
     "responses",
     "interactions",
     "runs",
@@ -14,6 +14,7 @@ const KINDS: [&str; 9] = [
     "tasks",
     "status",
     "async-result",
+    "deferred-completion",
 ];
 
 /// Returns the id of the stored result that a request reads or cancels. The path must be spelled exactly as
@@ -63,6 +64,7 @@ mod tests {
             ("POST", "/v1/threads/t/runs/run_1/cancel", Some("run_1")),
             ("GET", "/v1/chat/completions/chatcmpl-1", Some("chatcmpl-1")),
             ("GET", "/async/chat/completions/1", Some("1")),
+            ("GET", "/v1/chat/deferred-completion/f-1", Some("f-1")),
             ("GET", "/v1/batches/batch_1", Some("batch_1")),
             ("GET", "/v1/batch/jobs/1", Some("1")),
             ("GET", "/v1/messages/batches/msgbatch_1/results", Some("msgbatch_1")),

@@ -324,8 +324,6 @@ mod tests {
             ("POST", "/v2/ep/run"),
             ("POST", "/v1/agents"),
             ("POST", "/v1/agents/agent-1"),
-            // xAI's deferred answers can be read once.
-            ("GET", "/v1/chat/deferred-completion/1"),
             ("CONNECT", "/v1/models"),
             ("PROPFIND", "/v1/models"),
         ] {

@@ -12,6 +12,8 @@ pub(crate) enum StoredPart {
     Around,
     /// The id, either of the document itself or of that object.
     Id { own: bool },
+    /// The id of the request, which some providers answer with instead of a result.
+    Request,
     /// The state of the result.
     Status,
     /// Whether the result is created in the background.
@@ -23,6 +25,7 @@ pub(crate) enum StoredPart {
 pub struct StoredAnswer {
     id: Vec<u8>,
     id_around: Vec<u8>,
+    request: Vec<u8>,
     status: Vec<u8>,
     background: bool,
     /// Whether the current string is kept.
@@ -32,8 +35,13 @@ pub struct StoredAnswer {
 impl StoredAnswer {
     /// Returns the provider's id of the result.
     pub fn id(&self) -> Option<&str> {
-        let id = if self.id.is_empty() { &self.id_around } else { &self.id };
+        let id = [&self.id, &self.id_around].into_iter().find(|id| !id.is_empty()).unwrap_or(&self.request);
         std::str::from_utf8(id).ok().filter(|id| !id.is_empty() && id.len() <= LONGEST)
+    }
+
+    /// Returns whether the response contains the request's id in place of a result.
+    pub fn is_announced(&self) -> bool {
+        self.status.is_empty() && self.id.is_empty() && self.id_around.is_empty() && !self.request.is_empty()
     }
 
     /// Returns whether the result is incomplete and will be continued.
@@ -76,6 +84,7 @@ impl StoredAnswer {
         };
         Node::Stored(match key {
             b"id" => StoredPart::Id { own },
+            b"request_id" if own => StoredPart::Request,
             b"status" => StoredPart::Status,
             b"background" => StoredPart::Background,
             b"response" | b"interaction" if own => StoredPart::Around,
@@ -104,6 +113,7 @@ impl StoredAnswer {
         match part {
             StoredPart::Id { own: true } => Some(&mut self.id),
             StoredPart::Id { own: false } => Some(&mut self.id_around),
+            StoredPart::Request => Some(&mut self.request),
             StoredPart::Status => Some(&mut self.status),
             StoredPart::Around | StoredPart::Background => None,
         }

@@ -75,7 +75,7 @@ impl JsonPlace for Node {
             | Node::Verdict
             | Node::Event
             | Node::Way(_) => Wants::Object,
-            Node::Stored(StoredPart::Id { .. } | StoredPart::Status) => Wants::Text,
+            Node::Stored(StoredPart::Id { .. } | StoredPart::Request | StoredPart::Status) => Wants::Text,
             _ => Wants::Strings,
         }
     }
