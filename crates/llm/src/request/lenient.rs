@@ -199,7 +199,7 @@ pub(super) fn to_strict(text: &[u8]) -> Option<String> {
     }
 }
 
-/// Parses a value, unless its tree would be too large.
+/// Parses a value, unless its tree would be too large or too deep. Such a value is not absent.
 pub(super) fn parsed(value: &[u8]) -> Pointed {
     let strict = match tree::parse(value, tree::MAX_SIZE) {
         Err(TreeError::Invalid) => {
@@ -209,8 +209,7 @@ pub(super) fn parsed(value: &[u8]) -> Pointed {
     };
     match strict {
         Some(Ok(value)) => Pointed::Value(value),
-        Some(Err(TreeError::TooLarge)) => Pointed::TooLarge,
-        Some(Err(TreeError::Invalid)) | None => Pointed::Absent,
+        Some(Err(TreeError::TooLarge | TreeError::Invalid)) | None => Pointed::TooLarge,
     }
 }
 

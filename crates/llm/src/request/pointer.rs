@@ -1,5 +1,6 @@
 //! Finds the value that a JSON pointer (RFC 6901) names in a body: `/messages/0/content`. Only the values
-//! along the path are examined. If a key is repeated, the last one counts, as in most parsers.
+//! along the path are examined. If a key is repeated, the last one counts, as in most parsers. A key in another
+//! case counts if there is no exact one, because servers in Go ignore the case.
 
 use super::members::{element, members};
 use super::{METADATA, lenient};
@@ -14,7 +15,8 @@ pub enum Pointed {
     Absent,
     /// A value.
     Value(Value),
-    /// A value of more than [`METADATA`] bytes, or with a tree of more than a megabyte.
+    /// A value of more than [`METADATA`] bytes, or with a tree that is deeper than a parser's limit or takes more
+    /// than a megabyte.
     TooLarge,
 }
 
@@ -43,7 +45,8 @@ fn step(body: &[u8], value: Range<usize>, name: &str) -> Option<Range<usize>> {
         return element(body, value.start, name.parse().ok().filter(|_| plain)?);
     }
     let found = members(body, value.start, &[name])?.found;
-    found.into_iter().rfind(|member| member.exact).map(|member| member.value)
+    let exact = found.iter().rfind(|member| member.exact);
+    exact.or(found.last()).map(|member| member.value.clone())
 }
 
 fn unescaped(part: &str) -> Cow<'_, str> {
@@ -96,6 +99,20 @@ mod tests {
     }
 
     #[test]
+    fn a_key_in_another_case_counts_if_there_is_no_exact_one() {
+        for (text, expected) in [
+            (r#"{"MODEL":"m"}"#, json!("m")),
+            (r#"{"Model":"a","mOdel":"m"}"#, json!("m")),
+            (r#"{"model":"m","MODEL":"a"}"#, json!("m")),
+            (r#"{"MODEL":"a","model":"m"}"#, json!("m")),
+            (r#"{"mod\u0045l":"m"}"#, json!("m")),
+        ] {
+            assert_eq!(pointed(text.as_bytes(), "/model"), Pointed::Value(expected), "{text}");
+        }
+        assert_eq!(pointed(br#"{"A":[{"B":1}]}"#, "/a/0/b"), Pointed::Value(json!(1)));
+    }
+
+    #[test]
     fn what_is_too_large_is_not_absent() {
         let long = format!("{{\"a\":\"{}\",\"b\":1}}", "x".repeat(METADATA));
         assert_eq!(pointed(long.as_bytes(), "/a"), Pointed::TooLarge);
@@ -103,5 +120,7 @@ mod tests {
         let nodes = format!("{{\"a\":[{}0]}}", "{\"\":0},".repeat(9000));
         assert!(nodes.len() < METADATA);
         assert_eq!(pointed(nodes.as_bytes(), "/a"), Pointed::TooLarge);
+        let deep = format!("{{\"a\":[{}{}]}}", "[".repeat(2000), "]".repeat(2000));
+        assert_eq!(pointed(deep.as_bytes(), "/a"), Pointed::TooLarge);
     }
 }
