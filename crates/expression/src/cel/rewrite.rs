@@ -140,6 +140,9 @@ impl Variables {
     /// compared with texts without a query, its own query is ignored, so that a client cannot change the
     /// result by adding one.
     fn spell(&mut self, call: &mut CallExpr) {
+        if let (Some(target), [text]) = (call.target.as_deref(), call.args.as_slice()) {
+            return self.spell_end(&call.func_name, target, text);
+        }
         let [left, right] = call.args.as_mut_slice() else { return };
         match call.func_name.as_str() {
             operators::EQUALS | operators::NOT_EQUALS => {
@@ -155,10 +158,35 @@ impl Variables {
         }
     }
 
+    /// Ignores the query of a path if a test of its end concerns only the part before the query.
+    fn spell_end(&mut self, function: &str, target: &IdedExpr, text: &IdedExpr) {
+        let Expr::Literal(LiteralValue::String(text)) = &text.expr else { return };
+        let text = text.inner();
+        let is_end = function == "endsWith" || function == "matches" && text.ends_with('$');
+        if is_end
+            && text.contains('/')
+            && !text.contains(['?', '=', '&'])
+            && let Some(lookup) = self.spelled(target)
+        {
+            lookup.leave_query_out();
+        }
+    }
+
+    /// Returns the fact that is compared, possibly after a change of its case.
+    fn spelled(&mut self, expr: &IdedExpr) -> Option<&mut Lookup> {
+        match &expr.expr {
+            Expr::Ident(name) => self.facts.get_mut(name.strip_prefix(FACT)?.parse::<usize>().ok()?),
+            Expr::Call(CallExpr { func_name, target: Some(target), .. })
+                if ["lowerAscii", "upperAscii", "trim"].contains(&func_name.as_str()) =>
+            {
+                self.spelled(target)
+            }
+            _ => None,
+        }
+    }
+
     fn spell_beside(&mut self, named: &IdedExpr, others: &mut [IdedExpr]) {
-        let Expr::Ident(name) = &named.expr else { return };
-        let index = name.strip_prefix(FACT).and_then(|index| index.parse::<usize>().ok());
-        let Some(lookup) = index.and_then(|index| self.facts.get_mut(index)) else { return };
+        let Some(lookup) = self.spelled(named) else { return };
         let Some(spelling) = lookup.spelling() else { return };
         let mut has_query = false;
         for other in others {
