@@ -213,6 +213,70 @@ fn a_maximum_given_twice_is_refused_where_a_limit_depends_on_it() {
     }
 }
 
+/// A body whose model is unknown.
+const IN_DOUBT: &str = r#"{"model":["dear"],"messages":[{"content":"hi"}],"max_tokens":5}"#;
+
+#[test]
+fn a_maximum_that_depends_on_what_is_unknown_is_the_smallest() {
+    let buffer = BodyAccess::Buffer(1 << 20);
+    let usd = json!({"prices": [{"model": "*", "input": "3.00", "output": "15.00"}]});
+    for (rate, body, held) in [
+        (json!({"limitFrom": "llm.model == 'dear' ? 5 : 50"}), IN_DOUBT, vec![6]),
+        (json!({"limitFrom": "llm.model == 'dear' ? 5 : null"}), IN_DOUBT, vec![6]),
+        (json!({"limitFrom": "llm.model == 'free' ? null : 5"}), IN_DOUBT, vec![6]),
+        (json!({"limitFrom": "llm.model == 'dear' ? '0.5' : '5.00'", "unit": "usd"}), IN_DOUBT, vec![78]),
+        (json!({"limitFrom": "llm.model == 'dear' ? 5 : 50", "unit": "requests"}), IN_DOUBT, vec![1]),
+        // Without an alternative, the policy's `failureMode` decides.
+        (json!({"limitFrom": "size(llm.model)"}), IN_DOUBT, vec![]),
+        (json!({"limitFrom": "llm.model == 'dear' ? 5 : null"}), r#"{"model":"m"}"#, vec![]),
+    ] {
+        let mut rate = rate;
+        rate["window"] = json!("1h");
+        let limits = json!({"l": {"rates": [rate]}});
+        assert_eq!(outcome(plan(&limits, &usd, buffer), "POST", CHAT, body), Ok(held), "{limits}");
+    }
+    let of = |most: &str| {
+        let rates =
+            json!([{"limitFrom": "llm.model == 'a' ? 1000 : llm.model == 'b' ? 50 : 2000", "window": "1h"}]);
+        let limits = json!({"l": {"reservation": {"maxShare": most}, "rates": rates}});
+        outcome(plan(&limits, &json!({}), buffer), "POST", CHAT, IN_DOUBT)
+    };
+    assert_eq!((of("20%"), of("10%")), (Ok(vec![6]), Err(413)), "the maximum is 50");
+}
+
+#[test]
+fn a_cost_that_depends_on_what_is_unknown_is_the_largest() {
+    let buffer = BodyAccess::Buffer(1 << 20);
+    for (cost, held) in [
+        ("llm.model == 'dear' ? usage.total * 10 : usage.total", 60),
+        ("usage.total * (llm.model.startsWith('cheap') ? 1 : 10)", 60),
+        ("usage.total * size(llm.model)", 6),
+    ] {
+        let limits = json!({"l": {"rates": [{"limit": 1000, "window": "1h", "cost": cost}]}});
+        let held = Ok(vec![held]);
+        assert_eq!(outcome(plan(&limits, &json!({}), buffer), "POST", CHAT, IN_DOUBT), held, "{cost}");
+    }
+}
+
+#[test]
+fn enforcement_is_off_only_if_that_is_certain() {
+    let twice = r#"{"model":"dear","model":"cheap","messages":[{"content":"hi"}],"max_tokens":5}"#;
+    for (when, refused) in [
+        ("auth.identity.live == 'yes'", true),
+        ("request.headers['x-live'] == 'yes'", true),
+        ("request.headers['x-live'] == 'yes' && int(request.headers['content-type']) > 5", true),
+        ("int(request.headers['content-type']) > 5 && request.headers['x-live'] == 'yes'", true),
+        ("request.headers['content-type'] == 'yes'", false),
+    ] {
+        let limits = json!({"l": {"enforceWhen": when, "counters": [{"expression": "llm.model"}],
+            "reservation": {"maxShare": "1%"}, "rates": [{"limit": 100, "window": "1h"}]}});
+        for (body, status) in [(IN_DOUBT, 413), (twice, 400)] {
+            let outcome = outcome(plan(&limits, &json!({}), BodyAccess::Buffer(1 << 20)), "POST", CHAT, body);
+            assert_eq!(outcome.err(), refused.then_some(status), "{when}: {body}");
+        }
+    }
+}
+
 #[test]
 fn what_uses_no_tokens_holds_none_in_every_access_mode() {
     let limits = json!({"l": {"reservation": {"amount": "100"}, "rates": [

@@ -110,8 +110,8 @@ pub(super) struct Charging<'a> {
 }
 
 impl Charging<'_> {
-    /// The charge of one rate, and a metric if its `cost` or `tokenCompute` could not be evaluated and the
-    /// unit's own count is charged instead.
+    /// The charge of one rate, and a metric if its `cost` or `tokenCompute` could not be evaluated. If tests in
+    /// the `cost` failed, its largest possible value is charged; else the unit's own count.
     pub(super) fn of(&self, hold: &Hold) -> (u64, Option<Metric>) {
         let rate = &hold.rate.rate;
         if rate.unit.is_of_usage() {
@@ -133,9 +133,9 @@ impl Charging<'_> {
             };
         }
         let Some(cost) = &rate.cost else { return (self.own(hold), None) };
-        match self.facts.map(|facts| cost.amount(facts)) {
+        match self.facts.map(|facts| cost.amount(facts).map_err(|_| cost.largest_amount(facts))) {
             Some(Ok(amount)) => (amount, None),
-            Some(Err(_)) => (self.own(hold), Some(failed(PolicyPart::Cost))),
+            Some(Err(largest)) => (largest.unwrap_or_else(|| self.own(hold)), Some(failed(PolicyPart::Cost))),
             // There was no memory to keep the facts for the `cost`. The hold is the `cost` of the estimate.
             None => (self.own(hold).max(hold.amount), None),
         }

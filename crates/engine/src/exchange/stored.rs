@@ -165,14 +165,13 @@ impl Reservation {
         }
         let Some(cost) = &hold.rate.rate.cost else { return Some(own_cost(hold)) };
         let Some(facts) = facts else { return Some(UsageCost::fixed(hold.amount)) };
-        facts.usage(Usage::default());
-        if cost.amount(facts).is_err() {
+        let mut amount = |usage: &Usage| {
+            facts.usage(*usage);
+            cost.largest_amount(facts)
+        };
+        if amount(&Usage::default()).is_none() {
             return Some(own_cost(hold));
         }
-        let amount = |usage: &Usage| {
-            facts.usage(*usage);
-            cost.amount(facts).ok()
-        };
         Some(UsageCost::fitted(amount).unwrap_or_else(|| UsageCost::fixed(hold.amount)))
     }
 }

@@ -8,6 +8,7 @@
 mod budget;
 mod check;
 mod constant;
+mod doubt;
 mod exact;
 mod functions;
 mod guard;
@@ -38,13 +39,13 @@ use cel_interpreter::common::value::{CowVal, Val};
 use cel_interpreter::context::VariableResolver;
 use cel_interpreter::{Context, Env, ExecutionError, IdedExpr, Value};
 use functions::Number;
-use result::{ELEMENT, NULL_VALUE, elements, key, no_overload, plain_type, unsuitable};
+use result::{ELEMENT, NULL_VALUE, amount, elements, key, limit_value, no_overload, plain_type, unsuitable};
 use rewrite::Variables;
 use short::Short;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
-use truth::Truths;
+use truth::{Assumption, Truths};
 
 /// When an expression is evaluated, which determines the facts that it may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -197,42 +198,12 @@ impl Expression {
 
     /// Evaluates an amount. The result is rounded up, at least 0, and saturates.
     pub fn amount(&self, facts: &Facts) -> Result<u64, EvaluationError> {
-        self.evaluate(facts, |value| match Number::of(value) {
-            Some(Number::Int(value)) => Ok(u64::try_from(value).unwrap_or(0)),
-            Some(Number::Uint(value)) => Ok(value),
-            Some(Number::Double(value)) if value.is_nan() => {
-                Err(EvaluationError::Failed("the value is not a number".into()))
-            }
-            // The cast saturates.
-            Some(Number::Double(value)) => Ok(value.ceil() as u64),
-            None => Err(unsuitable(value, "a number")),
-        })
+        self.evaluate(facts, amount)
     }
 
     /// Evaluates a maximum.
     pub fn maximum(&self, facts: &Facts) -> Result<LimitValue, EvaluationError> {
-        self.evaluate(facts, |value| {
-            if let Some(text) = value.downcast_ref::<CelString<'_>>() {
-                return Ok(LimitValue::Text(text.inner().to_owned()));
-            }
-            if value.downcast_ref::<CelNull>().is_some() {
-                return Ok(LimitValue::Nothing);
-            }
-            match Number::of(value) {
-                Some(Number::Uint(value)) => Ok(LimitValue::Whole(value)),
-                Some(Number::Int(value)) => match u64::try_from(value) {
-                    Ok(value) => Ok(LimitValue::Whole(value)),
-                    Err(_) => Err(EvaluationError::Failed("the value is negative".into())),
-                },
-                Some(Number::Double(value)) if value.is_finite() && value >= 0.0 => {
-                    Ok(LimitValue::Number(value))
-                }
-                Some(Number::Double(_)) => {
-                    Err(EvaluationError::Failed("the value is not a number of 0 or more".into()))
-                }
-                None => Err(unsuitable(value, "a number, or null")),
-            }
-        })
+        self.evaluate(facts, limit_value)
     }
 
     /// Evaluates a length of time: a duration, or a number of seconds.
@@ -285,9 +256,20 @@ impl Expression {
         facts: &Facts,
         read: impl Fn(&dyn Val) -> Result<T, EvaluationError>,
     ) -> Result<T, EvaluationError> {
+        self.resolve_assuming(None, &EvaluationBudget::new(), tree, facts, read)
+    }
+
+    /// Evaluates a tree. If there is an assumption, it decides the tests that fail.
+    fn resolve_assuming<T>(
+        &self,
+        assumption: Option<Assumption>,
+        budget: &EvaluationBudget,
+        tree: &IdedExpr,
+        facts: &Facts,
+        read: impl Fn(&dyn Val) -> Result<T, EvaluationError>,
+    ) -> Result<T, EvaluationError> {
         let Compiled { variables, truths, environment, .. } = &*self.compiled;
-        let names =
-            EvaluationNames { facts, variables, truths: truths.as_ref(), budget: EvaluationBudget::new() };
+        let names = EvaluationNames { facts, variables, truths: truths.as_ref(), budget, assumption };
         let mut context = Context::with_env(environment.clone());
         context.set_variable_resolver(&names);
         // Only the tree with the tests of absent values uses these functions.
@@ -357,7 +339,8 @@ struct EvaluationNames<'f> {
     facts: &'f Facts,
     variables: &'f Variables,
     truths: Option<&'f Truths>,
-    budget: EvaluationBudget,
+    budget: &'f EvaluationBudget,
+    assumption: Option<Assumption>,
 }
 
 impl VariableResolver for EvaluationNames<'_> {
@@ -366,7 +349,7 @@ impl VariableResolver for EvaluationNames<'_> {
             return fact.find(self.facts);
         }
         if name == rewrite::BUDGET {
-            return Some(CowVal::Borrowed(&self.budget));
+            return Some(CowVal::Borrowed(self.budget));
         }
         if let Some(pattern) = self.variables.pattern(name) {
             return Some(CowVal::Borrowed(pattern));
@@ -374,6 +357,10 @@ impl VariableResolver for EvaluationNames<'_> {
         if let Some(fact) = name.strip_prefix(truth::ABSENCE) {
             let absent = self.variables.fact(fact)?.is_absent(self.facts);
             return absent.then(|| CowVal::owned(CelBool::from(true)));
+        }
+        if let Some(test) = name.strip_prefix(truth::ASSUMPTION) {
+            let holds = self.assumption?.of(test.parse().ok()?);
+            return Some(CowVal::owned(CelBool::from(holds)));
         }
         let index: usize = name.strip_prefix(truth::TREE)?.parse().ok()?;
         self.truths?.trees.get(index).map(|tree| CowVal::Borrowed(tree as &dyn Val))

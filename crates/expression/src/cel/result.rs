@@ -1,7 +1,7 @@
 //! The results of evaluations, and their errors.
 
 use super::functions::Number;
-use cel_interpreter::common::types::{CelBool, CelList, CelString};
+use cel_interpreter::common::types::{CelBool, CelList, CelNull, CelString};
 use cel_interpreter::common::value::Val;
 
 /// What an expression is used for, which determines its type.
@@ -137,4 +137,40 @@ pub(super) fn double_text(value: f64) -> String {
         return "0".to_owned();
     }
     if value.abs() < 1e21 { value.to_string() } else { format!("{value:e}") }
+}
+
+/// Returns an amount: rounded up, at least 0, and saturated.
+pub(super) fn amount(value: &dyn Val) -> Result<u64, EvaluationError> {
+    match Number::of(value) {
+        Some(Number::Int(value)) => Ok(u64::try_from(value).unwrap_or(0)),
+        Some(Number::Uint(value)) => Ok(value),
+        Some(Number::Double(value)) if value.is_nan() => {
+            Err(EvaluationError::Failed("the value is not a number".into()))
+        }
+        // The cast saturates.
+        Some(Number::Double(value)) => Ok(value.ceil() as u64),
+        None => Err(unsuitable(value, "a number")),
+    }
+}
+
+/// Returns the value of a `limitFrom`.
+pub(super) fn limit_value(value: &dyn Val) -> Result<LimitValue, EvaluationError> {
+    if let Some(text) = value.downcast_ref::<CelString<'_>>() {
+        return Ok(LimitValue::Text(text.inner().to_owned()));
+    }
+    if value.downcast_ref::<CelNull>().is_some() {
+        return Ok(LimitValue::Nothing);
+    }
+    match Number::of(value) {
+        Some(Number::Uint(value)) => Ok(LimitValue::Whole(value)),
+        Some(Number::Int(value)) => match u64::try_from(value) {
+            Ok(value) => Ok(LimitValue::Whole(value)),
+            Err(_) => Err(EvaluationError::Failed("the value is negative".into())),
+        },
+        Some(Number::Double(value)) if value.is_finite() && value >= 0.0 => Ok(LimitValue::Number(value)),
+        Some(Number::Double(_)) => {
+            Err(EvaluationError::Failed("the value is not a number of 0 or more".into()))
+        }
+        None => Err(unsuitable(value, "a number, or null")),
+    }
 }

@@ -21,6 +21,23 @@ const TEST: &str = "@test";
 pub(super) const TREE: &str = "@tree";
 /// The prefix of a fact's name in a query whether the fact is absent, rather than unknown for another reason.
 pub(super) const ABSENCE: &str = "@absence";
+/// The prefix of a test's number in a query for its assumed result.
+pub(super) const ASSUMPTION: &str = "@assumption";
+
+/// The results that are assumed of the tests that fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Assumption {
+    pub(super) holds: bool,
+    /// The number of the test with the opposite result.
+    pub(super) except: Option<usize>,
+}
+
+impl Assumption {
+    /// Returns the assumed result of a test.
+    pub(super) fn of(self, test: usize) -> bool {
+        self.holds != (self.except == Some(test))
+    }
+}
 
 /// The result of a test if its value is absent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +53,7 @@ enum IfAbsent {
 pub(super) struct AbsenceTree {
     expr: IdedExpr,
     if_absent: IfAbsent,
+    number: usize,
 }
 
 /// The second tree of an expression, and its tests.
@@ -108,7 +126,7 @@ fn test<'b, 'v>(call: &mut FunctionContext<'b, 'v>) -> Result<CowVal<'b, 'v>, Ex
         argument.downcast_ref::<AbsenceTree>().ok_or_else(ExecutionError::missing_argument_or_target)?;
     let context = call.ptx;
     let is_absent = |name: &str| context.get_variable(format!("{ABSENCE}{name}")).is_some();
-    match (Value::resolve_val(&tree.expr, context), tree.if_absent) {
+    let outcome = match (Value::resolve_val(&tree.expr, context), tree.if_absent) {
         (Err(error), if_absent) if is_absence(&error, is_absent) => Ok(if_absent.value()),
         (Ok(value), IfAbsent::False | IfAbsent::True) if value.downcast_ref::<CelBool>().is_none() => {
             if value.downcast_ref::<CelNull>().is_some() {
@@ -118,6 +136,17 @@ fn test<'b, 'v>(call: &mut FunctionContext<'b, 'v>) -> Result<CowVal<'b, 'v>, Ex
             Err(ExecutionError::UnexpectedType { got, want: "bool".to_owned() })
         }
         (outcome, _) => outcome,
+    };
+    outcome.or_else(|error| tree.assumed(|name| context.get_variable(name)).ok_or(error))
+}
+
+impl AbsenceTree {
+    /// Returns the result that is assumed if the test fails. An optional has none.
+    fn assumed<'b, 'v>(&self, find: impl FnOnce(String) -> Option<CowVal<'b, 'v>>) -> Option<CowVal<'b, 'v>> {
+        if self.if_absent == IfAbsent::Nothing {
+            return None;
+        }
+        find(format!("{ASSUMPTION}{}", self.number))
     }
 }
 
@@ -178,9 +207,10 @@ impl Tests {
     }
 
     fn wrap(&mut self, expr: &mut IdedExpr, if_absent: IfAbsent) {
-        let argument = Expr::Ident(format!("{TREE}{}", self.trees.len()));
+        let number = self.trees.len();
+        let argument = Expr::Ident(format!("{TREE}{number}"));
         let (id, tree) = (expr.id, std::mem::take(expr));
-        self.trees.push(AbsenceTree { expr: tree, if_absent });
+        self.trees.push(AbsenceTree { expr: tree, if_absent, number });
         let args = vec![IdedExpr { id, expr: argument }];
         *expr =
             IdedExpr { id, expr: Expr::Call(CallExpr { func_name: TEST.to_owned(), target: None, args }) };

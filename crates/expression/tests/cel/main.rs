@@ -9,6 +9,7 @@
 )]
 
 mod amounts;
+mod doubt;
 mod mistakes;
 mod properties;
 mod short;

@@ -28,7 +28,7 @@ pub(super) fn matters<'e>(
     limit: &'e Limit,
     facts: &Facts,
 ) -> Conflicts {
-    let never_refuses = |when: &Expression| !names(when, conflicts) && when.predicate(facts) == Ok(false);
+    let never_refuses = |when: &Expression| !names(when, conflicts) && when.is_surely_false(facts);
     if conflicts == Conflicts::default()
         || limit.boundary.is_soft()
         || limit.enforce_when.as_ref().is_some_and(never_refuses)

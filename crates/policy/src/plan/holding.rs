@@ -26,6 +26,8 @@ pub(super) struct Matching<'p> {
     rates: Vec<(&'p Arc<PlannedRate>, u64)>,
     /// The `limitFrom` expressions that did not produce a maximum.
     pub failures: Vec<Failure>,
+    /// The `limitFrom` expressions with a maximum that is assumed.
+    assumed: Vec<Failure>,
     buckets: BucketsNumber,
     pub doubts: Vec<Doubt>,
 }
@@ -41,15 +43,18 @@ impl<'p> Matching<'p> {
     ) -> Result<Self, Miss> {
         let planned = effective.planned;
         let mut failures = Vec::new();
-        let failed = |error| failures.push(planned.failure(limit, PolicyPart::Maximum, &error));
-        let rates = with_maxima(rates, facts, failed);
+        let mut assumed = Vec::new();
+        let failure = |error: &EvaluationError| planned.failure(limit, PolicyPart::Maximum, error);
+        let failed = |error| failures.push(failure(&error));
+        let rates = with_maxima(rates, facts, failed, |error| assumed.push(failure(error)));
         if rates.is_empty() {
             return Err(failures.into_iter().next().map_or(Miss::NoMaximum, Miss::Failed));
         }
         let own = buckets.find(limit, facts);
         let doubt = |(cause, detail): &(DoubtCause, String)| planned.doubt(limit, *cause, detail.clone());
         let doubts = buckets.doubts(own).iter().map(doubt).collect();
-        Ok(Self { planned, limit, tokens: TokenRules::of(effective), rates, failures, buckets: own, doubts })
+        let tokens = TokenRules::of(effective);
+        Ok(Self { planned, limit, tokens, rates, failures, assumed, buckets: own, doubts })
     }
 
     /// The smallest maximum of the rates that limit the response's length.
@@ -87,6 +92,7 @@ impl<'p> Matching<'p> {
         is_free: bool,
         judgement: &mut Judgement,
     ) {
+        judgement.assumed.append(&mut self.assumed);
         let mut assumed = |part, error: &EvaluationError| {
             judgement.assumed.push(self.planned.failure(self.limit, part, error));
         };
@@ -158,7 +164,7 @@ impl<'p> Matching<'p> {
     fn is_enforced(&self, facts: &Facts, assumed: &mut Vec<Failure>) -> bool {
         let Some(when) = &self.limit.enforce_when else { return true };
         match when.predicate(facts) {
-            Ok(enforced) => enforced || when.absent(facts).is_some(),
+            Ok(enforced) => enforced || !when.is_surely_false(facts),
             Err(error) => {
                 assumed.push(self.planned.failure(self.limit, PolicyPart::Enforcement, &error));
                 true
@@ -168,13 +174,14 @@ impl<'p> Matching<'p> {
 }
 
 /// Returns the rates that have a maximum for this request. Calls `failed` for each rate with a maximum that
-/// cannot be evaluated.
+/// cannot be evaluated, and `assumed` for each with a maximum that is assumed.
 fn with_maxima<'p>(
     rates: &'p [Arc<PlannedRate>],
     facts: &Facts,
     mut failed: impl FnMut(EvaluationError),
+    mut assumed: impl FnMut(&EvaluationError),
 ) -> Vec<(&'p Arc<PlannedRate>, u64)> {
-    let maximum = |rate: &'p Arc<PlannedRate>| match maximum(&rate.rate, facts) {
+    let maximum = |rate: &'p Arc<PlannedRate>| match maximum(&rate.rate, facts, &mut assumed) {
         Ok(max) => max.map(|max| (rate, max)),
         Err(error) => {
             failed(error);
@@ -202,19 +209,37 @@ fn tariff_of(rate: &Rate, planned: &CompiledPolicy, facts: &Facts) -> Option<(Ta
 }
 
 /// Returns the rate's maximum for this request. `None` if there is no limit, for example because `auth` or a
-/// header is absent.
-fn maximum(rate: &Rate, facts: &Facts) -> Result<Option<u64>, EvaluationError> {
+/// header is absent. If tests in the expression fail, for example because the body is too long to be read, the
+/// smallest of the possible maxima applies, and `assumed` is called with the error.
+fn maximum(
+    rate: &Rate,
+    facts: &Facts,
+    assumed: &mut impl FnMut(&EvaluationError),
+) -> Result<Option<u64>, EvaluationError> {
     let expression = match &rate.max {
         Maximum::Fixed(max) => return Ok(Some(*max)),
         Maximum::From(expression) => expression,
     };
-    let given = match expression.maximum(facts) {
+    let error = match expression.maximum(facts) {
+        Ok(given) => return in_unit(rate.unit, given),
         Err(EvaluationError::Absent(_)) => return Ok(None),
-        given => given?,
+        Err(error) => error,
     };
+    let possible = expression.possible_maxima(facts).into_iter();
+    match possible.filter_map(|given| in_unit(rate.unit, given).ok().flatten()).min() {
+        Some(smallest) => {
+            assumed(&error);
+            Ok(Some(smallest))
+        }
+        None => Err(error),
+    }
+}
+
+/// Converts the value of a `limitFrom` to a maximum in this unit.
+fn in_unit(unit: Unit, given: LimitValue) -> Result<Option<u64>, EvaluationError> {
     let failed = |needed: &str| Err(EvaluationError::Failed(format!("the value must be {needed}")));
     // Amounts of money are in USD, as in `limit`.
-    if rate.unit == Unit::Usd {
+    if unit == Unit::Usd {
         return match given {
             LimitValue::Nothing => Ok(None),
             LimitValue::Whole(max) => Ok(Some(max.saturating_mul(1_000_000))),
@@ -252,6 +277,6 @@ fn amount(rate: &Rate, given: Option<u64>, tariff: Option<Tariff>, estimate: Est
         return 1;
     }
     // A cost that needs the response itself, for example a header, is not known yet.
-    let cost = |cost: &Expression| cost.amount(facts).ok();
+    let cost = |cost: &Expression| cost.largest_amount(facts);
     given.or_else(|| rate.cost.as_ref().and_then(cost)).unwrap_or_else(own).max(1)
 }
