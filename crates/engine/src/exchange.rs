@@ -316,6 +316,9 @@ impl Exchange {
             }
             ActivePlan::Plan(plan) => plan,
         };
+        if !bodiless {
+            facts.expect_body();
+        }
         if let Some(most) = plan.body_wanted(&facts) {
             let announced = facts.content_length().is_some_and(|length| length > 0);
             if bodiless || facts.is_upgrade() && !announced {

@@ -34,6 +34,10 @@ fn outcome(plan: Plan, method: &str, path: &str, body: &str) -> Result<Vec<u64>,
     if !body.is_empty() {
         facts.header("content-length", body.len().to_string().as_bytes());
     }
+    outcome_of(plan, facts, body)
+}
+
+fn outcome_of(plan: Plan, facts: Facts, body: &str) -> Result<Vec<u64>, u16> {
     let id = ReservationId { prefix: "w".into(), number: 1 };
     let mut exchange = Exchange::new(ActivePlan::Plan(Arc::new(plan)), id);
     let mut effects = exchange.handle(Event::Request { facts, bodiless: body.is_empty() });
@@ -255,6 +259,80 @@ fn a_cost_that_depends_on_what_is_unknown_is_the_largest() {
         let limits = json!({"l": {"rates": [{"limit": 1000, "window": "1h", "cost": cost}]}});
         let held = Ok(vec![held]);
         assert_eq!(outcome(plan(&limits, &json!({}), buffer), "POST", CHAT, IN_DOUBT), held, "{cost}");
+    }
+}
+
+/// Without a `content-length`, the length of a body is unknown until it was read.
+#[test]
+fn a_predicate_about_the_length_applies_to_a_body_of_unknown_length() {
+    let body =
+        |words: usize| format!(r#"{{"model":"m","messages":[{{"content":"{}"}}]}}"#, "word ".repeat(words));
+    let (long, short, buffer) = (body(20_000), body(2), BodyAccess::Buffer(1 << 20));
+    for when in ["request.size > 10000", "llm.estimate.input > 1000", "llm.estimate.total > 5000"] {
+        let of = |unit: &str, access| {
+            let rates = json!([{"limit": 1_000_000, "window": "1h", "unit": unit}]);
+            plan(&json!({"l": {"when": [{"predicate": when}], "rates": rates}}), &json!({}), access)
+        };
+        let applies = |plan: Plan, headers: &[(&str, &str)], body: &str| {
+            let mut facts = Facts::default();
+            let common = [(":path", CHAT), (":method", "POST"), ("content-type", "application/json")];
+            common.iter().chain(headers).for_each(|(name, value)| facts.header(name, value.as_bytes()));
+            assert!(plan.rounds().iter().all(|round| round.is_open(&facts)), "{when}");
+            outcome_of(plan, facts, body).unwrap().len() == 1
+        };
+        for unit in ["tokens", "requests"] {
+            assert!(applies(of(unit, buffer), &[], &long), "{when} {unit}");
+            assert!(applies(of(unit, BodyAccess::None), &[], &long), "{when} {unit}: unread");
+            let length = long.len().to_string();
+            assert!(
+                applies(of(unit, BodyAccess::None), &[("content-length", &length)], &long),
+                "{when} {unit}"
+            );
+            let length = short.len().to_string();
+            assert!(
+                !applies(of(unit, BodyAccess::None), &[("content-length", &length)], &short),
+                "{when} {unit}"
+            );
+            assert!(!applies(of(unit, buffer), &[], ""), "{when} {unit}: no body");
+        }
+        assert!(!applies(of("tokens", buffer), &[], &short), "{when}");
+    }
+}
+
+#[test]
+fn failures_of_an_unknown_model_are_unknown() {
+    let buffer = BodyAccess::Buffer(1 << 20);
+    let of = |model: &str| format!(r#"{{"model":{model},"messages":[{{"content":"hi"}}],"max_tokens":5}}"#);
+    let failing = "upstream.failuresLastMinute > 5";
+    for (limit, applies) in [
+        (json!({"when": [{"predicate": failing}], "rates": tokens()}), Ok(vec![6])),
+        (
+            json!({"when": [{"predicate": failing}], "rates": [{"limit": 9, "window": "1h", "unit": "requests"}]}),
+            Ok(vec![1]),
+        ),
+        (
+            json!({"enforceWhen": failing, "reservation": {"maxShare": "1%"}, "rates": [{"limit": 100, "window": "1h"}]}),
+            Err(413),
+        ),
+    ] {
+        let limits = json!({"l": limit});
+        let asked = |body: &str| {
+            let mut facts = Facts::default();
+            facts.failures([("dear".to_owned(), 9)].into_iter().collect());
+            let length = body.len().to_string();
+            for (name, value) in [
+                (":path", CHAT),
+                (":method", "POST"),
+                ("content-type", "application/json"),
+                ("content-length", &length),
+            ] {
+                facts.header(name, value.as_bytes());
+            }
+            outcome_of(plan(&limits, &json!({}), buffer), facts, body)
+        };
+        assert_eq!(asked(&of(r#""dear""#)), applies, "{limits}");
+        assert_eq!(asked(&of(r#"["dear"]"#)), applies, "{limits}");
+        assert_ne!(asked(&of(r#""cheap""#)), applies, "{limits}");
     }
 }
 

@@ -256,6 +256,9 @@ impl Plan {
         bodiless: bool,
         mut miss: impl FnMut(&str, &str, Miss),
     ) -> Judgement {
+        if !bodiless {
+            facts.expect_body();
+        }
         let is_free = facts.uses_no_tokens(bodiless);
         let preliminary = Estimate::of(facts, bodiless, is_free, None);
         facts.estimate(preliminary.input, preliminary.output);

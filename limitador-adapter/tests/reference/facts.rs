@@ -19,7 +19,10 @@ const ATTRIBUTE_MEANINGS: &[(&str, &str)] = &[
     ("request.useragent", "The header `user-agent`"),
     ("request.referer", "The header `referer`"),
     ("request.id", "The header `x-request-id`"),
-    ("request.size", "The header `content-length`, or 0"),
+    (
+        "request.size",
+        "The length of the body: the header `content-length`, or what was read; 0 without a body",
+    ),
     ("request.time", "When the request began"),
     ("request.protocol", "The protocol, such as `HTTP/1.1`"),
     ("source.address", "The client's address and port"),

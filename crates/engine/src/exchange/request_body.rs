@@ -72,6 +72,9 @@ impl<'a> ReadBody<'a> {
         // If a body can be read in two ways, only facts with the same value in both are known.
         let pointers = if body.condition == Condition::Ambiguous { &[] } else { pointers };
         facts.body(body, &text, pointers);
+        if extent == Extent::Whole {
+            facts.set_body_length(u64::try_from(kept.len()).unwrap_or(u64::MAX));
+        }
         Self { text, cause, encoded }
     }
 

@@ -16,6 +16,8 @@ pub(super) const UNREADABLE_BODY: &str = "the request's body could not be read c
 pub(super) struct Lookup {
     path: FactPath,
     place: FactPlace,
+    /// The part of a root that `has` or `?.` asks for.
+    part: Option<Box<Lookup>>,
 }
 
 #[derive(Debug)]
@@ -77,7 +79,16 @@ impl Lookup {
             [root, name] => FactPlace::Attribute(facts::find(root, name)?),
             _ => return None,
         };
-        Some(Self { path, place })
+        Some(Self { path, place, part: None })
+    }
+
+    /// Records that only this part of a root is asked for. If the part is unknown, so is the root: otherwise,
+    /// the part would count as absent.
+    pub(super) fn asks_for(&mut self, part: &str) {
+        if matches!(self.place, FactPlace::Root(_)) {
+            let path = self.path.iter().map(String::as_str).chain([part]);
+            self.part = Self::new(path.map(str::to_owned).collect()).map(Box::new);
+        }
     }
 
     /// Returns the fact's path.
@@ -105,7 +116,7 @@ impl Lookup {
     /// Returns the value, if the request has it.
     pub(super) fn find<'f>(&self, facts: &'f Facts) -> Option<CowVal<'f, 'f>> {
         let hidden = self.is_whole_of_body() && facts.is_body_in_doubt();
-        if hidden || facts.is_too_large(&self.path) {
+        if hidden || self.unknown_part(facts).is_some() || facts.is_too_large(&self.path) {
             return None;
         }
         Some(match &self.place {
@@ -173,8 +184,17 @@ impl Lookup {
         of_body && (facts.is_body_in_doubt() || self.path == ["llm", "model"] && facts.asked_model().is_err())
     }
 
+    /// Returns why the part of a root that is asked for is unknown.
+    fn unknown_part(&self, facts: &Facts) -> Option<&'static str> {
+        let part = self.part.as_ref()?;
+        if part.find(facts).is_some() { None } else { part.failure(facts) }
+    }
+
     /// Returns why a value that may exist is unknown.
     fn failure(&self, facts: &Facts) -> Option<&'static str> {
+        if let Some(failure) = self.unknown_part(facts) {
+            return Some(failure);
+        }
         if self.is_in_doubt(facts) {
             return Some(UNREADABLE_BODY);
         }
@@ -185,6 +205,13 @@ impl Lookup {
             FactPlace::Attribute(attribute) if attribute.origin == Origin::Host && facts.host().is_some() => {
                 Some("the request names several hosts")
             }
+            FactPlace::Attribute(attribute) => match attribute.origin {
+                Origin::Size | Origin::Estimate if facts.is_length_in_doubt() => {
+                    Some("the length of the request's body is unknown")
+                }
+                Origin::Failures => facts.asked_model().err(),
+                _ => None,
+            },
             _ => None,
         }
     }

@@ -79,6 +79,7 @@ struct Compiled {
     references: Vec<FactPath>,
     exact: Vec<ExactComparison>,
     of_body: bool,
+    depends_on_body: bool,
     environment: Arc<Env>,
 }
 
@@ -102,8 +103,19 @@ impl Expression {
         let environment = functions::environment()?;
         let source = source.to_owned();
         let of_body = references.iter().any(facts::is_of_body);
-        let compiled =
-            Compiled { source, tree, truths, variables, short, references, exact, of_body, environment };
+        let depends_on_body = references.iter().any(facts::depends_on_body);
+        let compiled = Compiled {
+            source,
+            tree,
+            truths,
+            variables,
+            short,
+            references,
+            exact,
+            of_body,
+            depends_on_body,
+            environment,
+        };
         let compiled = Self { compiled: Arc::new(compiled) };
         compiled.constants()?;
         Ok(compiled)
@@ -145,6 +157,11 @@ impl Expression {
     /// Whether the expression uses a fact that only the request's body provides.
     pub fn is_of_body(&self) -> bool {
         self.compiled.of_body
+    }
+
+    /// Whether the expression has another value before the request's body was read.
+    pub fn depends_on_body(&self) -> bool {
+        self.compiled.depends_on_body
     }
 
     /// Whether the expression uses only facts that the request's body provides.

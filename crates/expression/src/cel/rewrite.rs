@@ -58,7 +58,12 @@ impl Variables {
         }
         match &mut expr.expr {
             Expr::Unspecified | Expr::Ident(_) | Expr::Literal(_) | Expr::Struct(_) => {}
-            Expr::Select(select) => self.visit(&mut select.operand, looped)?,
+            Expr::Select(select) => {
+                self.visit(&mut select.operand, looped)?;
+                if select.test {
+                    self.asked_for(&select.operand, &select.field);
+                }
+            }
             Expr::Call(call) => self.call(call, looped)?,
             Expr::List(list) => {
                 for element in &mut list.elements {
@@ -95,9 +100,26 @@ impl Variables {
         Ok(())
     }
 
+    /// Records which part of a fact `has` or `?.` asks for.
+    fn asked_for(&mut self, operand: &IdedExpr, part: &str) {
+        if let Some(lookup) = self.named(operand) {
+            lookup.asks_for(part);
+        }
+    }
+
+    fn named(&mut self, expr: &IdedExpr) -> Option<&mut Lookup> {
+        let Expr::Ident(name) = &expr.expr else { return None };
+        self.facts.get_mut(name.strip_prefix(FACT)?.parse::<usize>().ok()?)
+    }
+
     fn call(&mut self, call: &mut CallExpr, looped: bool) -> Result<(), String> {
         for argument in call.target.as_deref_mut().into_iter().chain(&mut call.args) {
             self.visit(argument, looped)?;
+        }
+        if [operators::OPT_SELECT, operators::OPT_INDEX].contains(&call.func_name.as_str())
+            && let [operand, IdedExpr { expr: Expr::Literal(LiteralValue::String(part)), .. }] = &*call.args
+        {
+            self.asked_for(operand, part.inner());
         }
         self.spell(call);
         // The parser generates `@result + [x]` for the steps of macros.
@@ -175,7 +197,7 @@ impl Variables {
     /// Returns the fact that is compared, possibly after a change of its case.
     fn spelled(&mut self, expr: &IdedExpr) -> Option<&mut Lookup> {
         match &expr.expr {
-            Expr::Ident(name) => self.facts.get_mut(name.strip_prefix(FACT)?.parse::<usize>().ok()?),
+            Expr::Ident(_) => self.named(expr),
             Expr::Call(CallExpr { func_name, target: Some(target), .. })
                 if ["lowerAscii", "upperAscii", "trim"].contains(&func_name.as_str()) =>
             {

@@ -20,6 +20,8 @@ pub(super) struct BodyFacts {
     body: RequestBody,
     /// The values at pointers for [`POINTED`]. `None` if a value is too large.
     pub(super) pointed: Vec<(String, Option<Value>)>,
+    /// The length on the wire, if the body was read to its end.
+    pub(super) length: Option<u64>,
 }
 
 impl BodyFacts {
@@ -30,7 +32,7 @@ impl BodyFacts {
             Pointed::Value(value) => Some((pointer.clone(), Some(value))),
             Pointed::TooLarge => Some((pointer.clone(), None)),
         };
-        Self { body, pointed: pointers.iter().filter_map(found).collect() }
+        Self { body, pointed: pointers.iter().filter_map(found).collect(), length: None }
     }
 
     /// Returns whether the body may contain unknown facts.
@@ -102,6 +104,15 @@ pub fn is_of_body(path: &FactPath) -> bool {
         ["llm", "estimate" | "finished", ..] => false,
         ["llm", ..] | [POINTED, _] => true,
         _ => false,
+    }
+}
+
+/// Returns whether the request's body provides this fact, or determines its value.
+pub fn depends_on_body(path: &FactPath) -> bool {
+    match path.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        // Failures are counted by model.
+        ["llm", "estimate", ..] | ["upstream", ..] => true,
+        _ => is_of_body(path),
     }
 }
 

@@ -14,14 +14,14 @@ mod properties;
 pub(crate) use attributes::Spelling;
 pub use attributes::{ATTRIBUTES, Attribute, AttributeType, Origin, find, root};
 pub(crate) use attributes::{FactType, types};
-pub use body::{ANSWERED, POINTED, is_of_body, pointer, written};
+pub use body::{ANSWERED, POINTED, depends_on_body, is_of_body, pointer, written};
 pub use headers::HeaderMap;
 pub use needs::Need;
 pub use properties::without_port;
 
 use crate::cel::FactPath;
 use body::BodyFacts;
-use llm::request::{self, Dialect, Operation, RequestBody, Route};
+use llm::request::{self, Condition, Dialect, Operation, RequestBody, Route};
 use llm::response::Usage;
 use llm::spelling;
 use properties::Property;
@@ -54,6 +54,8 @@ pub struct Facts {
     failures: BTreeMap<String, u64>,
     answer: Option<Box<ResponseFacts>>,
     body: Option<Box<BodyFacts>>,
+    /// Whether the request has a body, as far as its headers show.
+    has_body: bool,
     /// Whether these are the facts of a message in a WebSocket.
     in_socket: bool,
     /// The input, in tokens, that earlier messages of the WebSocket add to this one.
@@ -157,6 +159,30 @@ impl Facts {
                 .zip(self.body.as_ref())
                 .is_some_and(|(pointer, body)| body.is_too_large(pointer)),
         }
+    }
+
+    /// Records that the request has a body. Without a `content-length`, its length is unknown until it was read.
+    pub fn expect_body(&mut self) {
+        self.has_body = true;
+    }
+
+    /// Sets the length of a body on the wire that was read to its end.
+    pub fn set_body_length(&mut self, length: u64) {
+        if let Some(body) = &mut self.body {
+            body.length = Some(length);
+        }
+    }
+
+    fn body_length(&self) -> Option<u64> {
+        self.content_length().or_else(|| self.body.as_ref()?.length)
+    }
+
+    /// Whether the request has a body of unknown length.
+    pub(crate) fn is_length_in_doubt(&self) -> bool {
+        let is_read_in_part =
+            |body: &RequestBody| matches!(body.condition, Condition::Unread | Condition::Cut);
+        let in_doubt = self.read_body().map_or(self.has_body && !self.is_upgrade(), is_read_in_part);
+        in_doubt && self.body_length().is_none()
     }
 
     /// Sets `llm.estimate.*`.
@@ -448,14 +474,15 @@ impl Facts {
                 let host = spelled.or(self.host())?;
                 (!host.contains(',')).then_some(Fact::Text(host))
             }
-            Origin::Size => Some(Fact::Number(number(self.content_length().unwrap_or(0)))),
+            Origin::Size if self.is_length_in_doubt() => None,
+            Origin::Size => Some(Fact::Number(number(self.body_length().unwrap_or_default()))),
             Origin::Property => self.fetched(attribute.root, attribute.name),
             Origin::Address => match self.fetched(attribute.root, "address")? {
                 Fact::Text(address) => Some(Fact::Text(without_port(address))),
                 _ => None,
             },
             Origin::Failures => {
-                let model = self.model().unwrap_or_default();
+                let model = self.asked_model().ok()?;
                 Some(Fact::Number(number(self.failures.get(&model).copied().unwrap_or(0))))
             }
             Origin::Usage => self.answer.as_ref().map(|answer| {
@@ -473,6 +500,7 @@ impl Facts {
             Origin::Code => self.answer.as_ref().map(|answer| Fact::Number(answer.code.into())),
             Origin::Finished => self.answer.as_ref().map(|answer| Fact::Bool(answer.finished)),
             Origin::Body => self.body.as_ref()?.attribute(attribute.name),
+            Origin::Estimate if self.is_length_in_doubt() => None,
             Origin::Estimate => {
                 let (input, output) = self.estimate?;
                 Some(Fact::Number(number(match attribute.name {

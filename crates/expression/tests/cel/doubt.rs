@@ -88,3 +88,26 @@ fn a_predicate_is_surely_false_only_if_all_of_it_is_known() {
         assert_eq!(expression.is_surely_false(&facts), expected, "{source}");
     }
 }
+
+#[test]
+fn whether_there_is_an_unknown_value_is_unknown() {
+    let (known, unknown) = (facts(), in_doubt());
+    for source in [
+        "has(llm.model)",
+        "!has(llm.model)",
+        "has(llm.model) && llm.model == 'dear'",
+        "has(llm.model) ? llm.model == 'dear' : false",
+        "llm.?model.orValue('') == 'dear'",
+        "llm[?'model'].hasValue()",
+        "llm.?model.hasValue()",
+    ] {
+        let expression = compile(source, ResultType::Predicate).unwrap();
+        assert!(expression.predicate(&unknown).is_err(), "{source}");
+    }
+    for source in ["has(llm.user)", "llm.?user.hasValue()", "has(llm.maxOutput) && llm.maxOutput > 5"] {
+        let expression = compile(source, ResultType::Predicate).unwrap();
+        assert_eq!(expression.predicate(&unknown), Ok(false), "{source}");
+    }
+    let expression = compile("has(request.host) && has(request.size)", ResultType::Predicate).unwrap();
+    assert_eq!(expression.predicate(&known), Ok(true));
+}

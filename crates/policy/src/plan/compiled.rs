@@ -62,9 +62,9 @@ pub struct PlannedRate {
 impl CompiledPolicy {
     pub fn new(policy: Policy) -> Self {
         let name: Arc<str> = format!("{}/{}", policy.namespace, policy.name).into();
-        let of_body = policy.when.iter().any(Expression::is_of_body);
+        let of_body = policy.when.iter().any(Expression::depends_on_body);
         let reads_body = |limit: &Limit| {
-            let named = limit.expressions().any(Expression::is_of_body);
+            let named = limit.expressions().any(Expression::depends_on_body);
             of_body || named || limit.rates.iter().any(|rate| rate.unit.is_of_usage())
         };
         let reads_body: Vec<bool> = policy.limits.iter().map(reads_body).collect();
@@ -84,7 +84,7 @@ impl CompiledPolicy {
             !by_source(when, false).any(|predicate| predicate.predicate(facts) == Ok(false))
         };
         let when = &effective.when.policy.when;
-        let of_body = when.iter().any(Expression::is_of_body);
+        let of_body = when.iter().any(Expression::depends_on_body);
         let stands = |limit: &Limit| effective.instead(&limit.name).is_none();
         let mut limits = self.policy.limits.iter().zip(&self.reads_body);
         may_hold(when)
@@ -210,5 +210,5 @@ fn planned_rates(name: &Arc<str>, policy: &Policy, limit: &Limit, reads_body: bo
 
 /// Returns the predicates that need the body, or those that do not.
 fn by_source(when: &[Expression], of_body: bool) -> impl Iterator<Item = &Expression> {
-    when.iter().filter(move |predicate| predicate.is_of_body() == of_body)
+    when.iter().filter(move |predicate| predicate.depends_on_body() == of_body)
 }

@@ -127,9 +127,13 @@ impl Conditions {
     }
 }
 
-/// Returns whether a fact is a single header, or derived from one.
+/// Returns whether a fact is a single header, or derived from one. Without the header, `request.size` depends on
+/// the body.
 fn is_of_header(path: &FactPath) -> bool {
-    path.first().is_some_and(|root| root == "request") && asks(path, |need| matches!(need, Need::Header(_)))
+    let is_size = path.get(1).is_some_and(|name| name == "size");
+    path.first().is_some_and(|root| root == "request")
+        && !is_size
+        && asks(path, |need| matches!(need, Need::Header(_)))
 }
 
 fn is_of_headers_or_identity(path: &FactPath) -> bool {
