@@ -297,6 +297,13 @@ fn a_predicate_about_the_length_applies_to_a_body_of_unknown_length() {
         }
         assert!(!applies(of("tokens", buffer), &[], &short), "{when}");
     }
+    let rates = json!([{"limit": 9, "window": "1h", "unit": "requests"}]);
+    let limits = json!({"l": {"when": [{"predicate": "llm.estimate.input > 1000"}], "rates": rates}});
+    let mut upload = Facts::default();
+    upload.header(":path", b"/v1/files");
+    upload.header(":method", b"POST");
+    let upload = outcome_of(plan(&limits, &json!({}), BodyAccess::None), upload, &long);
+    assert_eq!(upload, Ok(vec![]), "an upload uses no tokens");
 }
 
 #[test]

@@ -341,3 +341,25 @@ fn input_for_a_running_response_is_charged_if_it_is_cut() {
     play.close();
     assert!((50_000..51_000).contains(&play.charged[0]), "{:?}", play.charged);
 }
+
+/// The length of the calls inside is unknown when a socket begins.
+#[test]
+fn a_socket_is_metered_if_a_limit_depends_on_the_length_of_its_calls() {
+    for when in ["llm.estimate.input > 1000", "request.size > 10000"] {
+        let document = json!({
+            "apiVersion": "weir.dev/v1alpha1", "kind": "TokenRateLimitPolicy", "metadata": {"name": "p"},
+            "spec": {
+                "targetRef": {"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "g"},
+                "limits": {"long": {"when": [{"predicate": when}], "rates": [{"limit": 1000, "window": "1h"}]}},
+            },
+        });
+        let plan = Plan::new(vec![Policy::read(&document).expect("a good policy")]);
+        let plan = ActivePlan::Plan(Arc::new(plan.with_body(BodyAccess::Buffer(1 << 20))));
+        let mut facts = Facts::default();
+        for (name, value) in [(":path", REALTIME), (":method", "GET"), ("upgrade", "websocket")] {
+            facts.header(name, value.as_bytes());
+        }
+        let upgrade = judge_upgrade(&plan, facts, &MemoryBudget::default(), [1, 2, 3, 4]);
+        assert!(matches!(upgrade, Upgrade::Socket(_)), "{when}: {upgrade:?}");
+    }
+}

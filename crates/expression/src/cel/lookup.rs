@@ -10,6 +10,7 @@ use cel_interpreter::common::value::CowVal;
 use serde_json::Value;
 
 pub(super) const UNREADABLE_BODY: &str = "the request's body could not be read completely";
+const UNKNOWN_LENGTH: &str = "the length of the request's body is unknown";
 
 /// A fact's path, and where to find its value.
 #[derive(Debug)]
@@ -206,9 +207,8 @@ impl Lookup {
                 Some("the request names several hosts")
             }
             FactPlace::Attribute(attribute) => match attribute.origin {
-                Origin::Size | Origin::Estimate if facts.is_length_in_doubt() => {
-                    Some("the length of the request's body is unknown")
-                }
+                Origin::Size if facts.is_length_in_doubt() => Some(UNKNOWN_LENGTH),
+                Origin::Estimate if facts.is_estimate_in_doubt() => Some(UNKNOWN_LENGTH),
                 Origin::Failures => facts.asked_model().err(),
                 _ => None,
             },

@@ -185,6 +185,11 @@ impl Facts {
         in_doubt && self.body_length().is_none()
     }
 
+    /// Whether the expected usage is unknown. Calls that use no tokens are expected to use none.
+    pub(crate) fn is_estimate_in_doubt(&self) -> bool {
+        self.is_length_in_doubt() && !self.uses_no_tokens(false)
+    }
+
     /// Sets `llm.estimate.*`.
     pub fn estimate(&mut self, input: u64, output: u64) {
         self.estimate = Some((input, output));
@@ -500,7 +505,7 @@ impl Facts {
             Origin::Code => self.answer.as_ref().map(|answer| Fact::Number(answer.code.into())),
             Origin::Finished => self.answer.as_ref().map(|answer| Fact::Bool(answer.finished)),
             Origin::Body => self.body.as_ref()?.attribute(attribute.name),
-            Origin::Estimate if self.is_length_in_doubt() => None,
+            Origin::Estimate if self.is_estimate_in_doubt() => None,
             Origin::Estimate => {
                 let (input, output) = self.estimate?;
                 Some(Fact::Number(number(match attribute.name {
