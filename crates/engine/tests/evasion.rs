@@ -230,8 +230,6 @@ fn a_maximum_that_depends_on_what_is_unknown_is_the_smallest() {
         (json!({"limitFrom": "llm.model == 'free' ? null : 5"}), IN_DOUBT, vec![6]),
         (json!({"limitFrom": "llm.model == 'dear' ? '0.5' : '5.00'", "unit": "usd"}), IN_DOUBT, vec![78]),
         (json!({"limitFrom": "llm.model == 'dear' ? 5 : 50", "unit": "requests"}), IN_DOUBT, vec![1]),
-        // Without an alternative, the policy's `failureMode` decides.
-        (json!({"limitFrom": "size(llm.model)"}), IN_DOUBT, vec![]),
         (json!({"limitFrom": "llm.model == 'dear' ? 5 : null"}), r#"{"model":"m"}"#, vec![]),
     ] {
         let mut rate = rate;
@@ -246,6 +244,36 @@ fn a_maximum_that_depends_on_what_is_unknown_is_the_smallest() {
         outcome(plan(&limits, &json!({}), buffer), "POST", CHAT, IN_DOUBT)
     };
     assert_eq!((of("20%"), of("10%")), (Ok(vec![6]), Err(413)), "the maximum is 50");
+}
+
+/// If the identity provider is at fault, the policy's `failureMode` decides.
+#[test]
+fn a_maximum_that_fails_by_the_client_s_fault_is_zero() {
+    let buffer = BodyAccess::Buffer(1 << 20);
+    let readable = r#"{"model":"m","messages":[{"content":"hi"}],"max_tokens":5}"#;
+    for (from, body, number, expected) in [
+        ("size(llm.model)", IN_DOUBT, "5", Err(413)),
+        ("auth.identity.limits[llm.model]", IN_DOUBT, "5", Err(413)),
+        ("int(request.headers['x-number'])", readable, "abc", Err(413)),
+        ("request.headers['x-number']", readable, "-5", Err(413)),
+        ("int(request.headers['x-number'])", readable, "100", Ok(vec![6])),
+        ("auth.identity.limits[llm.model]", readable, "5", Ok(vec![6])),
+        ("auth.identity.wrong[llm.model]", readable, "5", Ok(vec![])),
+        ("auth.identity.wrong", IN_DOUBT, "5", Ok(vec![])),
+        // Without the value, the rate does not exist.
+        ("int(request.headers['x-other'])", readable, "5", Ok(vec![])),
+    ] {
+        let rates = json!([{"limitFrom": from, "window": "1h"}]);
+        let limits = json!({"l": {"reservation": {"maxShare": "50%"}, "rates": rates}});
+        let mut facts = Facts::default();
+        facts.header(":path", CHAT.as_bytes());
+        facts.header(":method", b"POST");
+        facts.header("content-length", body.len().to_string().as_bytes());
+        facts.header("x-number", number.as_bytes());
+        facts.auth(json!({"identity": {"limits": {"m": 100}, "wrong": {"m": "lots"}}}));
+        let outcome = outcome_of(plan(&limits, &json!({}), buffer), facts, body);
+        assert_eq!(outcome, expected, "{from} {body}");
+    }
 }
 
 #[test]

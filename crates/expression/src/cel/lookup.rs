@@ -192,7 +192,7 @@ impl Lookup {
     }
 
     /// Returns why a value that may exist is unknown.
-    fn failure(&self, facts: &Facts) -> Option<&'static str> {
+    pub(super) fn failure(&self, facts: &Facts) -> Option<&'static str> {
         if let Some(failure) = self.unknown_part(facts) {
             return Some(failure);
         }

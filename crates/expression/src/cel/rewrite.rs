@@ -40,6 +40,10 @@ impl Variables {
         self.facts.get(name.strip_prefix(FACT)?.parse::<usize>().ok()?)
     }
 
+    pub(super) fn facts(&self) -> &[Lookup] {
+        &self.facts
+    }
+
     /// The first fact in the expression.
     pub(super) fn first_fact(&self) -> Option<&Lookup> {
         self.facts.first()

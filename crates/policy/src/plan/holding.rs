@@ -210,7 +210,8 @@ fn tariff_of(rate: &Rate, planned: &CompiledPolicy, facts: &Facts) -> Option<(Ta
 
 /// Returns the rate's maximum for this request. `None` if there is no limit, for example because `auth` or a
 /// header is absent. If tests in the expression fail, for example because the body is too long to be read, the
-/// smallest of the possible maxima applies, and `assumed` is called with the error.
+/// smallest of the possible maxima applies. It is 0 if the expression fails by the client's fault. In both cases,
+/// `assumed` is called with the error.
 fn maximum(
     rate: &Rate,
     facts: &Facts,
@@ -220,19 +221,17 @@ fn maximum(
         Maximum::Fixed(max) => return Ok(Some(*max)),
         Maximum::From(expression) => expression,
     };
-    let error = match expression.maximum(facts) {
-        Ok(given) => return in_unit(rate.unit, given),
+    let own = expression.maximum(facts).and_then(|given| in_unit(rate.unit, given));
+    let error = match own {
+        Ok(max) => return Ok(max),
         Err(EvaluationError::Absent(_)) => return Ok(None),
         Err(error) => error,
     };
     let possible = expression.possible_maxima(facts).into_iter();
-    match possible.filter_map(|given| in_unit(rate.unit, given).ok().flatten()).min() {
-        Some(smallest) => {
-            assumed(&error);
-            Ok(Some(smallest))
-        }
-        None => Err(error),
-    }
+    let smallest = possible.filter_map(|given| in_unit(rate.unit, given).ok().flatten()).min();
+    let smallest = smallest.or_else(|| expression.fails_by_client(facts).then_some(0));
+    smallest.is_some().then(|| assumed(&error));
+    smallest.map(Some).ok_or(error)
 }
 
 /// Converts the value of a `limitFrom` to a maximum in this unit.
