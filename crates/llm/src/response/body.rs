@@ -112,6 +112,7 @@ impl Body {
             broken: self.report.cause,
             quoted: self.report.is_quoted(),
             doubtful: self.report.doubtful(),
+            doubtful_total: self.report.doubtful_total(),
         }
     }
 

@@ -11,8 +11,6 @@ pub(super) struct Document {
     pub(super) tells_output: bool,
     /// Whether a model may have written the usage that is being recorded.
     pub(super) is_doubtful: bool,
-    /// Whether a model may have written the usage in its messages.
-    pub(super) has_doubtful_calls: bool,
     /// Whether the whole document is usage.
     pub(super) is_usage: bool,
     /// Whether it carries no text.

@@ -14,12 +14,27 @@ pub(super) struct OpenMember {
     pub(super) level: u32,
     /// Whether a model may have written that object.
     pub(super) may_be_generated: bool,
+    /// Whether that object is a message of an agent.
+    pub(super) is_message: bool,
     /// The characters that were delivered before this member.
     pub(super) before: u64,
     /// Whether the member contains a count that a model may have written.
     pub(super) is_doubtful: bool,
     /// The characters in the earlier members that contain such a count.
     pub(super) doubtful: u64,
+}
+
+/// Usage in the open document that a model may have written. Not a part of the document, because documents are
+/// moved for each event.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct DoubtfulUsage {
+    /// Whether it is in a message.
+    pub(super) is_in_call: bool,
+    /// Whether it is in the messages of an agent.
+    pub(super) is_in_messages: bool,
+    pub(super) is_in_metadata: bool,
+    /// The characters of the strings in metadata.
+    pub(super) metadata: u64,
 }
 
 /// The counts of a document in unlisted places, outermost level first.
@@ -29,17 +44,21 @@ pub(super) struct FoundCounts {
 }
 
 /// The counts at one level of the document.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Level {
     depth: u32,
     named: Tally,
-    /// The sum of the counts in lists.
-    listed: Tally,
+    /// The sum of the counts in lists, which are rare.
+    listed: Option<Box<Tally>>,
     /// Whether a model may have written any of them.
     is_doubtful: bool,
 }
 
 impl FoundCounts {
+    pub(super) fn is_empty(&self) -> bool {
+        self.levels.is_empty()
+    }
+
     pub(super) fn set(&mut self, member: &mut OpenMember, field: Field, value: u64) {
         if let Some(level) = self.level(member) {
             level.named.set(field, value);
@@ -51,7 +70,7 @@ impl FoundCounts {
         let mut one = Tally::default();
         one.set(field, value);
         if let Some(level) = self.level(member) {
-            level.listed.add(&one);
+            level.listed.get_or_insert_default().add(&one);
         }
     }
 
@@ -65,21 +84,29 @@ impl FoundCounts {
     /// Returns the level of the next count, after marking the member if a model may have written the count.
     fn level(&mut self, member: &mut OpenMember) -> Option<&mut Level> {
         member.is_doubtful |= member.may_be_generated;
-        let at = match self.levels.binary_search_by_key(&member.level, |level| level.depth) {
-            Ok(at) => at,
-            Err(at) if at < MAX_LEVELS => {
-                if self.levels.len() == MAX_LEVELS {
-                    self.join_innermost();
-                }
-                let at = at.min(self.levels.len());
-                self.levels.insert(at, Level { depth: member.level, ..Level::default() });
-                at
-            }
-            Err(_) => MAX_LEVELS.saturating_sub(1),
-        };
+        let at = self.levels.iter().position(|level| level.depth >= member.level);
+        let mut at = at.unwrap_or(self.levels.len());
+        if self.levels.get(at).is_none_or(|level| level.depth != member.level) {
+            at = self.insert(at, member.level);
+        }
         let level = self.levels.get_mut(at)?;
         level.is_doubtful |= member.may_be_generated;
         Some(level)
+    }
+
+    /// Begins a level at this index, unless all levels are in use and further out. Returns its index, or that of
+    /// the innermost level.
+    #[cold]
+    fn insert(&mut self, at: usize, depth: u32) -> usize {
+        if at >= MAX_LEVELS {
+            return MAX_LEVELS.saturating_sub(1);
+        }
+        if self.levels.len() == MAX_LEVELS {
+            self.join_innermost();
+        }
+        let at = at.min(self.levels.len());
+        self.levels.insert(at, Level { depth, ..Level::default() });
+        at
     }
 
     /// Joins the two innermost levels.
@@ -89,23 +116,44 @@ impl FoundCounts {
         {
             outer.is_doubtful |= inner.is_doubtful;
             outer.named = inner.named.beneath(&outer.named);
-            outer.listed = inner.listed.beneath(&outer.listed);
+            outer.listed = match (inner.listed, outer.listed.take()) {
+                (Some(inner), Some(outer)) => Some(Box::new(inner.beneath(&outer))),
+                (inner, outer) => outer.or(inner),
+            };
         }
     }
 
     /// Returns the counts of the document, their outermost level, and whether a model may have written them.
-    /// The counts of a level never replace those of a level further out. They only add what is missing there.
     pub(super) fn end_document(&mut self) -> (Tally, u32, bool) {
-        let levels = self.levels.drain(..).rev();
-        levels.fold((Tally::default(), 0, false), |(inner, _, inner_is_doubtful), level| {
-            let (mut all, mut named) = (level.listed, level.named);
-            all.add_parts();
-            named.add_members();
-            all.merge(&named);
-            match all.tells_output() && !all.is_only_total() {
-                true => (all, level.depth, level.is_doubtful),
-                false => (inner.beneath(&all), level.depth, level.is_doubtful || inner_is_doubtful),
+        let counts = joined(&mut self.levels);
+        self.levels.clear();
+        counts
+    }
+}
+
+/// Joins the counts of these levels. The counts of a level never replace those of a level further out. They only
+/// add what is missing there.
+fn joined(levels: &mut [Level]) -> (Tally, u32, bool) {
+    let Some((level, inner)) = levels.split_first_mut() else { return <(Tally, u32, bool)>::default() };
+    let counts = level.counts();
+    if inner.is_empty() || counts.tells_output() && !counts.is_only_total() {
+        return (counts, level.depth, level.is_doubtful);
+    }
+    let (inner, _, inner_is_doubtful) = joined(inner);
+    (inner.beneath(&counts), level.depth, level.is_doubtful || inner_is_doubtful)
+}
+
+impl Level {
+    /// Returns all counts of this level.
+    fn counts(&mut self) -> Tally {
+        self.named.add_members();
+        match &mut self.listed {
+            None => self.named,
+            Some(listed) => {
+                listed.add_parts();
+                listed.merge(&self.named);
+                **listed
             }
-        })
+        }
     }
 }

@@ -219,6 +219,9 @@ pub struct MeterReading {
     /// The part of `delivered` that a model may have written together with the usage. The output is not far
     /// below the estimate of this part.
     pub doubtful: u64,
+    /// The characters next to the usage that a model may have read, or written together with the usage. The total
+    /// is not far below the estimate of them.
+    pub doubtful_total: u64,
 }
 
 /// The assumed number of characters per token.
@@ -246,11 +249,15 @@ impl MeterReading {
     pub fn completed(&self, usage: Usage, prompt: u64) -> Usage {
         let completed = self.without_zeros(usage, prompt);
         let half = |tokens: u64| tokens.div_ceil(2);
-        let (least_input, least_output) = if self.quoted {
+        let doubtful =
+            |characters: u64| half(characters.saturating_sub(NAMES).div_ceil(CHARACTERS_PER_TOKEN));
+        let least_total = doubtful(self.doubtful_total);
+        let (least_input, least_output) = if completed.total < least_total {
+            (half(prompt), least_total)
+        } else if self.quoted {
             (half(prompt), half(self.delivered.div_ceil(CHARACTERS_PER_TOKEN)))
         } else if self.doubtful > 0 {
-            let text = self.doubtful.saturating_sub(NAMES);
-            let least_output = half(text.div_ceil(CHARACTERS_PER_TOKEN));
+            let least_output = doubtful(self.doubtful);
             let is_forged = completed.output < least_output;
             (if is_forged { half(prompt) } else { 0 }, least_output)
         } else {

@@ -55,6 +55,7 @@ fn words(first: u8) -> &'static [(&'static [u8], u16)] {
         b'h' => &[(b"hit", READ)],
         b'd' => &[(b"documents", KIND), (b"document", KIND)],
         b'i' => &[(b"images", KIND), (b"image", KIND), (b"inputs", INPUT), (b"input", INPUT), (b"in", INPUT)],
+        b'k' => &[(b"knowledge", CONNECTOR)],
         b'l' => &[(b"length", LENGTH), (b"llm", 0)],
         b'n' => &[(b"number", 0), (b"num", 0), (b"nb", 0), (b"n", 0)],
         b'o' => &[(b"outputs", OUTPUT), (b"output", OUTPUT), (b"out", OUTPUT), (b"of", 0)],
@@ -175,6 +176,12 @@ pub(super) fn is_usage(key: &[u8]) -> bool {
     is_named_usage(key) || matches!(first, Some(b't' | b'T')) && is_about_tokens(Normal::of(key).text())
 }
 
+/// Returns whether a member has the parts of a count: `inputTokenDetails`, `output_token_details`.
+pub(super) fn is_details(key: &[u8]) -> bool {
+    let count = key.strip_suffix(b"etails").and_then(|key| key.split_last());
+    count.is_some_and(|(_, count)| rare_field(count, false).is_some())
+}
+
 /// Returns whether a member has the name of an image or a recording: `audio_base64`, `images`, `b64_video`.
 pub(super) fn is_media(key: &[u8]) -> bool {
     // Each of these words has one of these characters, and most keys have none.
@@ -205,8 +212,10 @@ pub(super) fn is_named_usage(key: &[u8]) -> bool {
     if !words.any(|word| word.eq_ignore_ascii_case(b"usage")) {
         return false;
     }
+    // `last_token_usage` is a part of a larger count next to it.
     let mut key = Normal::of(key);
-    !contains(key.text(), b"tool")
+    let key = key.text();
+    !contains(key, b"tool") && !key.starts_with(b"last")
 }
 
 /// Returns whether a member of a count is the count itself: `tokens`, `tokenCount`, `value`.
@@ -344,6 +353,7 @@ mod tests {
             ("thinking_tokens", Some(Field::Reasoning)),
             ("total_tool_use_tokens", Some(Field::ToolUse)),
             ("connector_tokens", Some(Field::Connector)),
+            ("knowledge_tokens", Some(Field::Connector)),
             ("cached_tokens", Some(Field::Cached)),
             ("total_cached_tokens", Some(Field::Cached)),
             ("cachedContentTokenCount", Some(Field::Cached)),

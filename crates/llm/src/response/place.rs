@@ -65,6 +65,10 @@ pub(crate) enum Node {
     /// An object with counts in an unlisted place.
     Counts,
     ListedCounts,
+    /// Parts of a count in an unlisted place.
+    FoundDetails {
+        in_list: bool,
+    },
     /// A count or an object with counts in metadata. Clients can set metadata too, but only to text.
     MetadataCount(Field),
     MetadataCounts,
@@ -102,6 +106,8 @@ pub(crate) enum Node {
     Iterations,
     /// The request's own metadata. A provider may put an object with counts there.
     Metadata,
+    /// Any other member of metadata. Its strings are no generated text, unless a model wrote the metadata.
+    MetadataText,
     /// Counts with the name in a separate member.
     Metrics,
     PairName,
@@ -109,6 +115,8 @@ pub(crate) enum Node {
 
     // Objects with counts.
     Usage,
+    /// The usage of all calls together, next to that of the last one.
+    TotalUsage,
     UsageMetadata,
     InvocationMetrics,
     Timings,
@@ -234,25 +242,45 @@ pub(crate) enum StatusKind {
 impl Node {
     /// Returns the place of `key` in this object, unless [`Node::everyday`] has it. If `events` is set, the
     /// document is a named event, and usage may be inside the event's object.
-    #[inline(never)]
+    #[inline]
     pub(super) fn child(self, key: &[u8], events: bool) -> Node {
         match self {
-            Node::Aside | Node::Listed | Node::Counts | Node::ListedCounts => return aside(key, self),
+            Node::Aside | Node::Listed | Node::Counts | Node::ListedCounts => aside(key, self),
+            _ => self.listed(key, events),
+        }
+    }
+
+    /// Returns the place of `key` in an object with a place of its own.
+    #[inline(never)]
+    fn listed(self, key: &[u8], events: bool) -> Node {
+        match self {
             Node::ToolUsage => return Node::Tool,
             Node::Count(field) => return part(field, key).map_or(Node::Other, Node::Count),
             Node::Own(field) => return part(field, key).map_or(Node::Other, Node::Own),
             Node::Found(field) => return part(field, key).map_or(Node::Other, Node::Found),
             Node::FoundInList(field) => return part(field, key).map_or(Node::Other, Node::FoundInList),
+            Node::FoundDetails { in_list } => {
+                return match detail(key) {
+                    Node::Count(field) if in_list => Node::FoundInList(field),
+                    Node::Count(field) => Node::Found(field),
+                    _ => Node::Other,
+                };
+            }
             Node::CountValue => return aside(key, Node::ListedCounts),
             Node::Errors => return Node::Error,
-            Node::Unknown | Node::Embedding | Node::Amount => return self,
+            Node::Unknown if matches!(key, b"base64" | b"b64_json") => return Node::Media,
+            Node::Unknown | Node::Embedding | Node::Amount | Node::MetadataText => return self,
             Node::Around if names::is_named_usage(key) => return Node::ListedCounts,
             Node::Around => return Node::Unknown,
             Node::DataItem => return Node::Data.child_of_item(key),
             Node::Metadata if names::is_usage(key) => return Node::MetadataCounts,
             Node::MetadataCounts => return aside(key, Node::Counts),
-            Node::Metadata => return names::field(key, false).map_or(Node::Other, Node::MetadataCount),
-            Node::MessageUsage => return Node::Usage.child(key, false),
+            Node::Metadata => {
+                return names::field(key, false).map_or(Node::MetadataText, Node::MetadataCount);
+            }
+            Node::MessageUsage | Node::TotalUsage => return Node::Usage.child(key, false),
+            // Only a server of streams builds this object. In a single document, a model may have written it.
+            Node::Event if !events => return aside(key, Node::Aside),
             Node::MessageMetadata if names::is_usage(key) => return Node::MessageUsage,
             Node::Quoted => return aside(key, Node::Aside),
             Node::Media => return aside(key, Node::Media),
@@ -299,7 +327,7 @@ impl Node {
                 _ => Node::Other,
             },
             Node::Metrics => match aside(key, Node::Aside) {
-                found @ Node::Found(_) => found,
+                found @ (Node::Found(_) | Node::Counts) => found,
                 _ => Node::Other,
             },
             Node::Verdict
@@ -318,7 +346,12 @@ impl Node {
             | Node::Embeddings
             | Node::Statistics => Node::Other,
             Node::Event => match Node::Root.child(key, events) {
-                known @ (Node::Usage | Node::Message | Node::Delta | Node::Block | Node::Counts) => known,
+                known @ (Node::Usage
+                | Node::Message
+                | Node::Delta
+                | Node::Block
+                | Node::Counts
+                | Node::Metadata) => known,
                 _ => Node::Unknown,
             },
             _ => self.text(key),
@@ -349,7 +382,7 @@ impl Node {
                 Node::Unknown,
             ) => self,
             // The server builds these objects, so neither a model nor a client has written their keys.
-            (Node::Choices | Node::ChoiceMessage | Node::Candidates, Node::Unknown)
+            (Node::Choices | Node::ChoiceMessage | Node::Candidates | Node::Predictions, Node::Unknown)
                 if names::is_named_usage(key) =>
             {
                 Node::ListedCounts
@@ -404,6 +437,7 @@ impl Node {
                 | Node::Iterations
                 | Node::AgentMessage
                 | Node::Amount
+                | Node::MetadataText
         )
     }
 
@@ -425,6 +459,7 @@ impl Node {
                 | Node::MetadataCounts
                 | Node::Found(_)
                 | Node::FoundInList(_)
+                | Node::FoundDetails { .. }
                 | Node::CountValue
         )
     }
@@ -435,6 +470,7 @@ impl Node {
             self,
             Node::Found(_)
                 | Node::FoundInList(_)
+                | Node::FoundDetails { .. }
                 | Node::Counts
                 | Node::ListedCounts
                 | Node::MetadataCount(_)
@@ -457,29 +493,24 @@ impl Node {
 
     /// Returns whether a model may have written the members of this object, which is `depth` objects deep.
     pub(super) fn may_be_generated(self, depth: u32) -> bool {
-        // The messages of an agent contain those of its user and its tools, so their text says nothing about
-        // their usage.
-        if self == Node::AgentMessage {
-            return false;
-        }
         let is_of_server = matches!(
             self,
-            Node::Root
-                | Node::Metadata
-                | Node::Metrics
-                | Node::Cumulative
-                | Node::Usage
-                | Node::Meta
-                | Node::Delta
+            Node::Root | Node::Metadata | Node::Metrics | Node::Cumulative | Node::Usage | Node::Meta
         );
-        depth > 3 || depth > 1 && !is_of_server
+        // The server itself lists messages in a member of the document.
+        depth > 3 || depth > 1 && !is_of_server && !(depth == 2 && self == Node::AgentMessage)
     }
 
     /// Returns whether this is an object of counts, or a string that contains one.
     pub(super) fn is_counts(self) -> bool {
         matches!(
             self,
-            Node::Usage | Node::UsageMetadata | Node::Counts | Node::ListedCounts | Node::MessageUsage
+            Node::Usage
+                | Node::TotalUsage
+                | Node::UsageMetadata
+                | Node::Counts
+                | Node::ListedCounts
+                | Node::MessageUsage
         )
     }
 
@@ -504,7 +535,7 @@ impl Node {
     pub(super) fn element(self) -> Node {
         match self {
             Node::Aside => Node::Listed,
-            Node::Counts | Node::Usage => Node::ListedCounts,
+            Node::Counts | Node::Usage | Node::TotalUsage => Node::ListedCounts,
             Node::Data => Node::DataItem,
             Node::Errors => Node::Error,
             Node::MessageId => Node::MessageAuthor,
@@ -518,6 +549,7 @@ impl Node {
         matches!(
             self,
             Node::Usage
+                | Node::TotalUsage
                 | Node::UsageMetadata
                 | Node::InvocationMetrics
                 | Node::Timings

@@ -6,7 +6,7 @@ mod unusual;
 
 use super::cause::Cause;
 use super::document::Document;
-use super::found::OpenMember;
+use super::found::{DoubtfulUsage, FoundCounts, OpenMember};
 use super::quoted::{QuotedKind, QuotedText};
 use super::raw::Raw;
 use super::search::ResponseSearch;
@@ -26,6 +26,8 @@ pub(super) enum Source {
     /// Members of the document itself.
     Native,
     Usage,
+    /// The usage of all calls together, next to that of the last one.
+    TotalUsage,
     /// The counts that AWS bills, in addition to those in the model's own format.
     InvocationMetrics,
 }
@@ -62,6 +64,8 @@ pub(super) struct Report {
     before: Option<(Source, Tally)>,
     /// The counts that are members of the open document.
     own: Tally,
+    /// The counts of the open document in unlisted places.
+    found: FoundCounts,
     /// Allocated when a document needs it, which is rare.
     unusual: Option<Box<Unusual>>,
     /// Whether the documents are elements of one array that is not a stream.
@@ -71,6 +75,8 @@ pub(super) struct Report {
     pub(super) document: Document,
     /// The open member of the document.
     pub(super) member: OpenMember,
+    /// What a model may have written in the document.
+    doubtful_usage: DoubtfulUsage,
     /// Whether vectors (embeddings) were found.
     has_vectors: bool,
     /// The length of all vectors in unlisted places.
@@ -81,6 +87,9 @@ pub(super) struct Report {
     doubtful: Option<u64>,
     /// The same for the usage in the messages of an agent.
     doubtful_calls: u64,
+    /// The characters around the messages of an agent that a model may have written, or around usage in metadata.
+    doubtful_messages: u64,
+    doubtful_metadata: u64,
     /// The outermost level of the last document's counts in unlisted places, and of all messages with usage.
     named_level: u32,
     calls_level: Option<u32>,
@@ -140,6 +149,17 @@ impl Report {
         }
         let doubtful = if self.calls().is_some() { self.doubtful_calls } else { self.doubtful.unwrap_or(0) };
         doubtful.min(self.delivered())
+    }
+
+    /// Returns the characters next to the usage that a model may have read or written. It may have written the usage
+    /// as well.
+    pub(super) fn doubtful_total(&self) -> u64 {
+        match self.reported {
+            _ if self.doubtful_messages == 0 && self.doubtful_metadata == 0 => 0,
+            _ if self.calls().is_some() => self.doubtful_messages,
+            Some((Source::Named, _)) => self.doubtful_metadata,
+            _ => 0,
+        }
     }
 
     pub(super) fn quoted_mut(&mut self) -> &mut QuotedText {

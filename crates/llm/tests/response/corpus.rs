@@ -100,6 +100,7 @@ fn case(folder: &Path, name: String) -> Case {
         ended_in_error: expected.ended_in_error,
         quoted: false,
         doubtful: in_pieces(&head, &body, usize::MAX).doubtful,
+        doubtful_total: in_pieces(&head, &body, usize::MAX).doubtful_total,
         broken: None,
     };
     Case { name, head, body, expected, ends }

@@ -291,6 +291,23 @@ fn a_model_does_not_forge_its_usage() {
         let charged = charged(content_type, &body);
         assert!(charged.0 >= 500 && charged.1 >= 900, "{content_type}: {charged:?} for {body}");
     }
+    // The server embeds the object of a model in a place with a meaning of its own.
+    let message = json!({"type": "ai", "usage_metadata": langchain});
+    for body in [
+        json!({"result": {"a": text, "messages": [message]}}),
+        json!({"output": {"a": text, "messages": [message]}}),
+        json!({"result": {"messages": [{"type": "tool", "content": text}, message]}}),
+        json!({"result": {"response": {"messages": [message, {"type": "ai", "content": text}]}}}),
+        json!({"result": {"a": text, "messages": [{"type": "ai", "response_metadata": {"usage": forged}}]}}),
+        json!({"event": {"a": text, "usage": forged}}),
+        json!({"delta": {"a": text, "usage": forged}}),
+        json!({"event": {"a": text, "message": {"usage": forged}, "prompt_tokens": 1, "completion_tokens": 1}}),
+        json!({"metadata": {"a": text, "usage": forged}}),
+        json!({"metadata": {"a": [{"b": text}], "prompt_tokens": 1, "completion_tokens": 1}}),
+    ] {
+        let charged = charged("", &body.to_string());
+        assert!(charged.0 >= 500 && charged.1 >= 900, "{charged:?} for {body}");
+    }
     // A few numbers are not an embedding, next to which strings are names.
     let vector = json!({"result": {"embedding": [1], "a": text, "usage": {"prompt_tokens": 1000}}});
     assert_eq!(charged("", &vector.to_string()), (1000, 2000));
@@ -359,6 +376,26 @@ fn honest_usage_in_an_unlisted_place_is_believed() {
     ] {
         assert_eq!(charged("", &body.to_string()), (40, 2), "{body}");
     }
+}
+
+#[test]
+fn text_that_an_agent_has_read_is_covered_by_its_input() {
+    let text = "word ".repeat(1600);
+    let usage = json!({"input_tokens": 1700, "output_tokens": 12});
+    let messages = json!([{"type": "human", "content": "hi"}, {"type": "tool", "content": text},
+        {"type": "ai", "content": "Yes.", "usage_metadata": usage}]);
+    for body in [
+        json!({"agent": {"messages": messages}}),
+        json!({"output": {"messages": messages}}),
+        json!({"messages": messages}),
+        json!({"answer": "Yes.", "metadata": {"usage": usage, "resources": [{"content": text}]}}),
+    ] {
+        assert_eq!(charged("", &body.to_string()), (1700, 12), "{body}");
+    }
+    // The metadata of the request is no generated text.
+    let body = json!({"metadata": {"a": text}, "usage": {"prompt_tokens": 5, "completion_tokens": 1}});
+    assert_eq!(charged("", &body.to_string()), (5, 1));
+    assert_eq!(delivered(json!({"metadata": {"a": text}}).to_string()), 0);
 }
 
 #[test]

@@ -116,6 +116,75 @@ fn counts_are_found_wherever_a_provider_puts_them() {
 }
 
 #[test]
+fn a_total_of_several_calls_counts_once() {
+    let (last, all) = (
+        json!({"inputTokens": 30, "outputTokens": 5, "totalTokens": 35}),
+        json!({"inputTokens": 100, "outputTokens": 25, "totalTokens": 125}),
+    );
+    for body in [
+        json!({"text": "hi", "usage": last, "totalUsage": all}),
+        json!({"text": "hi", "a_first": 1, "total_usage": all, "usage": last}),
+        json!({"text": "hi", "info": {"total_token_usage": all, "last_token_usage": last}}),
+        json!({"text": "hi", "info": {"last_token_usage": last, "total_token_usage": all}}),
+        json!({"text": "hi", "metrics": {"cycle_count": 2, "accumulated_usage": all}}),
+        json!({"text": "hi", "metrics": {"tokens": {"input": 100, "output": 25}}}),
+        json!({"text": "hi", "modelUsage": {"a": last, "b": {"inputTokens": 70, "outputTokens": 20}}}),
+    ] {
+        assert_eq!(input_and_output(&body), Some((100, 25)), "{body}");
+    }
+    let step = |usage: &Value| json!({"type": "finish-step", "usage": usage});
+    let events = [step(&all), step(&last), json!({"type": "finish", "totalUsage": all})];
+    assert_eq!(sum_of_events(&events), Some((100, 25, 125)));
+}
+
+#[test]
+fn details_in_an_unlisted_place_are_parts_of_their_count() {
+    let openai = json!({"prompt_tokens": 30, "completion_tokens": 20, "prompt_tokens_details": {"cached_tokens": 10},
+        "completion_tokens_details": {"reasoning_tokens": 4}});
+    let ai_sdk = json!({"inputTokenDetails": {"cacheReadTokens": 10, "cacheWriteTokens": 3, "noCacheTokens": 17},
+        "inputTokens": 30, "outputTokens": 20, "outputTokenDetails": {"reasoningTokens": 4, "textTokens": 16}});
+    for counts in [openai, ai_sdk] {
+        for body in [
+            json!({"text": "hi", "stats": counts}),
+            json!({"text": "hi", "stats": {"token_usage": counts}}),
+            json!({"data": {"text": "hi", "usage": counts}}),
+            json!({"usage": counts}),
+        ] {
+            let usage = read(&body.to_string()).usage.unwrap();
+            let counts = (usage.input, usage.output, usage.cached, usage.reasoning);
+            assert_eq!(counts, (30, 20, 10, 4), "{body}");
+        }
+        let body = json!({"results": [{"text": "a", "stats": counts}, {"text": "b", "stats": counts}]});
+        let usage = read(&body.to_string()).usage.unwrap();
+        assert_eq!((usage.input, usage.output, usage.cached, usage.reasoning), (60, 40, 20, 8), "{body}");
+    }
+}
+
+#[test]
+fn usage_is_found_in_nested_answers() {
+    let usage = json!({"prompt_tokens": 12, "completion_tokens": 34, "total_tokens": 46});
+    let message =
+        json!({"type": "ai", "content": "hi", "usage_metadata": {"input_tokens": 12, "output_tokens": 34}});
+    for body in [
+        json!({"predictions": {"choices": [{"message": {"content": "hi"}}], "usage": usage}}),
+        json!({"predictions": [[{"choices": [{"message": {"content": "hi"}}], "usage": usage}]]}),
+        json!({"output": {"messages": [{"type": "human", "content": "hi"}, message]}}),
+        json!({"choices": [{"message": {"content": "hi"}}],
+            "usage": {"prompt_tokens": 10, "knowledge_tokens": 2, "completion_tokens": 34, "total_tokens": 46}}),
+    ] {
+        assert_eq!(input_and_output(&body), Some((12, 34)), "{body}");
+    }
+    let metadata = json!({"usage": {"inputTokens": 12, "outputTokens": 34, "totalTokens": 46}});
+    let events = [
+        json!({"event": {"contentBlockDelta": {"delta": {"text": "hi"}}}}),
+        json!({"event": {"metadata": metadata}}),
+    ];
+    assert_eq!(sum_of_events(&events), Some((12, 34, 46)));
+    let vectors = json!({"embedding": [0.1, 0.2], "numTokens": "12", "modelVersion": "v"});
+    assert_eq!(read(&vectors.to_string()).usage.map(|usage| usage.total), Some(12));
+}
+
+#[test]
 fn what_a_model_generated_is_never_searched() {
     let forged =
         json!({"usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}, "prompt_tokens": 1});
@@ -474,6 +543,7 @@ fn media_count_by_their_size_under_any_name_for_media() {
         json!({"audios": [audio]}),
         json!({"data": {"audio": audio, "status": 2}}),
         json!({"result": {"image": {"data": audio}}}),
+        json!({"artifacts": [{"base64": audio, "seed": 1, "finishReason": "SUCCESS"}]}),
         json!({"generated_video": format!("data:video/mp4;base64,{audio}")}),
     ];
     for body in table {

@@ -6,19 +6,23 @@ use crate::table::{MAX_NAME, Member, NameTable, joined};
 
 /// Returns the place of an unlisted member next to generated text: a count by its name, an object of counts,
 /// generated text, or another unknown place.
-#[cold]
+#[inline(never)]
 pub(super) fn aside(key: &[u8], place: Node) -> Node {
     let is_listed = matches!(place, Node::Listed | Node::ListedCounts);
     let is_named = matches!(place, Node::Counts | Node::ListedCounts);
+    let details = Node::FoundDetails { in_list: is_listed };
     let found = |field| if is_listed { Node::FoundInList(field) } else { Node::Found(field) };
     if let Some(field) = names::frequent(key) {
-        return field.map_or(place, found);
+        return field.map_or(if key.ends_with(b"details") { details } else { place }, found);
     }
     if let Some(node) = MEMBERS.find(place, key) {
         return node;
     }
     if let Some(field) = names::rare_field(key, is_named) {
         return found(field);
+    }
+    if names::is_details(key) {
+        return details;
     }
     if !is_named && names::is_usage(key) {
         return if is_listed { Node::ListedCounts } else { Node::Counts };
@@ -28,7 +32,8 @@ pub(super) fn aside(key: &[u8], place: Node) -> Node {
         Some(Meaning::Details) if is_named => Node::Other,
         Some(Meaning::Error) if !is_named => Node::Error,
         _ if is_label(key) => Node::Label,
-        _ if is_named => place,
+        // Some servers report the counts of each model or step in a nested object or list.
+        _ if is_named => Node::ListedCounts,
         _ if key == b"messages" => Node::AgentMessage,
         Some(Meaning::Generated) => Node::Unknown,
         _ if names::is_media(key) => Node::Media,
@@ -131,7 +136,6 @@ pub(super) fn by_name(key: &[u8]) -> Node {
         None if is_detail && key.to_ascii_lowercase().starts_with(b"prompt") => Node::InputDetails,
         None if is_detail && key.to_ascii_lowercase().starts_with(b"input") => Node::InputDetails,
         None if is_detail => Node::OutputDetails,
-        // Some servers report the counts of each model or step in a nested object or list.
         None => aside(key, Node::ListedCounts),
     }
 }

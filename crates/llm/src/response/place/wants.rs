@@ -37,6 +37,7 @@ impl JsonPlace for Node {
             | Node::CacheCount => Wants::Scalar,
             Node::Status(_)
             | Node::Usage
+            | Node::TotalUsage
             | Node::UsageMetadata
             | Node::Counts
             | Node::ListedCounts
@@ -53,6 +54,7 @@ impl JsonPlace for Node {
             | Node::BilledUnits
             | Node::InputDetails
             | Node::OutputDetails
+            | Node::FoundDetails { .. }
             | Node::Groq
             | Node::Embeddings
             | Node::Statistics

@@ -6,7 +6,7 @@ use crate::providers::{Repeat, all};
 use crate::response::CHARACTERS_PER_TOKEN;
 use crate::response::cause::Cause;
 use crate::response::document::Document;
-use crate::response::found::OpenMember;
+use crate::response::found::{DoubtfulUsage, OpenMember};
 use crate::response::names;
 use crate::response::place::Node;
 use crate::response::stored::StoredAnswer;
@@ -62,6 +62,7 @@ impl Reader for Report {
     fn open_document(&mut self) {
         self.document = Document::default();
         self.member = OpenMember::default();
+        self.doubtful_usage = DoubtfulUsage::default();
         self.document.is_usage = std::mem::take(&mut self.usage_event);
         if !self.own.is_empty() {
             self.own = Tally::default();
@@ -85,7 +86,9 @@ impl Reader for Report {
                 let member = &mut self.member;
                 self.calls_level = self.calls_level.min(Some(member.level)).or(Some(member.level));
                 member.is_doubtful |= member.may_be_generated;
-                self.document.has_doubtful_calls |= member.may_be_generated;
+                // The messages of an agent contain those of its user and its tools, which the model has read.
+                self.doubtful_usage.is_in_messages |= member.may_be_generated && member.is_message;
+                self.doubtful_usage.is_in_call |= member.may_be_generated && !member.is_message;
                 return;
             }
             Node::TracedCall => {
@@ -97,11 +100,11 @@ impl Reader for Report {
                 return;
             }
             Node::PromptToken => {
-                let unusual = self.unusual.get_or_insert_default();
-                unusual.found.set(&mut self.member, Field::Predicted, 1);
+                self.found.set(&mut self.member, Field::Predicted, 1);
                 return self.trace_effect();
             }
             Node::Usage | Node::Meta => (Source::Usage, Covers::Several),
+            Node::TotalUsage => (Source::TotalUsage, Covers::Several),
             Node::UsageMetadata => (Source::Usage, Covers::One),
             Node::InvocationMetrics => (Source::InvocationMetrics, Covers::Several),
             Node::Timings => (Source::Timings, Covers::Several),
@@ -110,8 +113,7 @@ impl Reader for Report {
             Node::Count(field) if !self.open.close_parts(field) => return self.misplaced(node),
             Node::Own(field) if !self.own.close_parts(field) => return self.misplaced(node),
             Node::Found(field) => {
-                let unusual = self.unusual.get_or_insert_default();
-                unusual.found.close_parts(&self.member, field);
+                self.found.close_parts(&self.member, field);
                 return self.trace_effect();
             }
             _ => return,
@@ -135,6 +137,9 @@ impl Reader for Report {
                 self.end_message(self.document.is_chunk && !self.has_whole_messages);
             }
             self.take_unusual();
+        }
+        if !self.found.is_empty() {
+            self.take_found();
         }
         if self.document.is_call || self.document.is_chunk && !self.has_list_events {
             self.end_call(self.document.is_partial);
@@ -328,6 +333,7 @@ impl Report {
             Node::TextAgain => &mut self.document.text_again,
             Node::TextParts => &mut self.document.text_parts,
             Node::Amount => &mut self.document.amounts,
+            Node::MetadataText => &mut self.doubtful_usage.metadata,
             _ => &mut self.document.text,
         };
         *count = count.saturating_add(characters);
@@ -358,7 +364,7 @@ impl Report {
 
     /// Returns the place of a key that does not occur in nearly every event.
     fn other_child(&mut self, parent: Node, key: &[u8]) -> Node {
-        if parent == Node::Root {
+        if matches!(parent, Node::Root) {
             self.begin_member();
         }
         let node = match parent {
@@ -372,6 +378,8 @@ impl Report {
             let member = &mut self.member;
             member.level = parent.level(member.depth);
             member.may_be_generated = parent.may_be_generated(member.depth);
+            member.is_message = matches!(parent, Node::AgentMessage);
+            self.doubtful_usage.is_in_metadata |= matches!(parent, Node::Metadata);
         }
         self.marked(node)
     }

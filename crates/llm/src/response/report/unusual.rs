@@ -4,7 +4,6 @@
 use super::{Covers, Report, Source};
 use crate::json::Reader;
 use crate::response::calls::AgentCalls;
-use crate::response::found::FoundCounts;
 use crate::response::media::MediaText;
 use crate::response::place::Node;
 use crate::response::quoted::QuotedText;
@@ -14,8 +13,6 @@ use crate::response::tally::{Field, Tally, count};
 /// Counts outside of reports.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Unusual {
-    /// Counts in unlisted places of the open document.
-    pub(super) found: FoundCounts,
     /// The counts of one sampling or tool in addition to the report, and whether the report includes them.
     pub(super) beside: Tally,
     pub(super) is_reported: bool,
@@ -71,29 +68,42 @@ impl Report {
         let Some(unusual) = &mut self.unusual else { return };
         if let (Some(field), Some(value)) = std::mem::take(&mut unusual.pair) {
             match node {
-                Node::Metrics => unusual.found.set(&mut self.member, field, value),
-                Node::ListedCounts => unusual.found.add(&mut self.member, field, value),
+                Node::Metrics => self.found.set(&mut self.member, field, value),
+                Node::ListedCounts => self.found.add(&mut self.member, field, value),
                 _ => self.open.set(field, value),
             }
         }
     }
 
-    /// Ends the open document, which had counts in unusual places.
+    /// Ends the open document, after one that had counts in unusual places.
     #[cold]
     pub(super) fn take_unusual(&mut self) {
         let Some(unusual) = &mut self.unusual else { return };
         unusual.open_extra = Tally::default();
         unusual.calls.end_document();
-        let (all, level, is_doubtful) = unusual.found.end_document();
-        if let Some(index) = self.document.index.filter(|_| self.document.is_of_result && !all.is_empty()) {
-            unusual.results.note(index.into(), all.usage());
-        }
         self.end_member();
-        if self.document.has_doubtful_calls {
+        if self.doubtful_usage.is_in_call {
             self.doubtful_calls = self.doubtful_calls.max(self.member.doubtful);
         }
-        if !all.is_empty() {
-            self.named_level = level;
+        if self.doubtful_usage.is_in_messages {
+            self.doubtful_messages = self.doubtful_messages.max(self.member.doubtful);
+        }
+    }
+
+    /// Takes the counts in unlisted places of the open document.
+    #[cold]
+    pub(super) fn take_found(&mut self) {
+        let (all, level, is_doubtful) = self.found.end_document();
+        if all.is_empty() {
+            return;
+        }
+        if let Some(index) = self.document.index.filter(|_| self.document.is_of_result) {
+            self.unusual().results.note(index.into(), all.usage());
+        }
+        self.end_member();
+        self.named_level = level;
+        if self.doubtful_usage.is_in_metadata {
+            self.doubtful_metadata = self.doubtful_metadata.max(self.doubtful_usage.metadata);
         }
         self.document.is_doubtful = is_doubtful;
         self.take(Source::Named, &all, Covers::Several);
@@ -109,13 +119,9 @@ impl Report {
             (Node::Own(field), Some(value)) => self.own.set(field, value),
             (Node::Tokens, Some(value)) => self.open.set(Field::Total, value),
             (Node::Count(_) | Node::Own(_), None) => self.misplaced(node),
-            (Node::FoundInList(field), Some(value)) => {
-                let unusual = self.unusual.get_or_insert_default();
-                unusual.found.add(&mut self.member, field, value);
-            }
+            (Node::FoundInList(field), Some(value)) => self.found.add(&mut self.member, field, value),
             (Node::Found(field) | Node::MetadataCount(field), Some(value)) => {
-                let unusual = self.unusual.get_or_insert_default();
-                unusual.found.set(&mut self.member, field, value);
+                self.found.set(&mut self.member, field, value);
             }
             (Node::Iteration(field) | Node::ToolCount(field), Some(value)) => {
                 self.unusual().beside.set(field, value);
