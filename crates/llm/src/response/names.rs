@@ -151,7 +151,7 @@ fn by_words(key: &[u8], named: bool) -> Option<Field> {
     }
     let has = |bits: u16| meaning & bits != 0;
     match () {
-        () if has(CACHE) && has(WRITE) => Some(Field::CacheWrite),
+        () if has(CACHE | CACHED) && has(WRITE) => Some(Field::CacheWrite),
         () if has(CACHE) && has(READ) => Some(Field::CacheRead),
         () if has(CACHED | CACHE) => Some(Field::Cached),
         () if has(TOOL) => Some(Field::ToolUse),
@@ -360,6 +360,8 @@ mod tests {
             ("cacheReadInputTokenCount", Some(Field::CacheRead)),
             ("cache_creation_input_tokens", Some(Field::CacheWrite)),
             ("cacheWriteInputTokens", Some(Field::CacheWrite)),
+            ("cached_creation_tokens", Some(Field::CacheWrite)),
+            ("cached_read_tokens", Some(Field::Cached)),
             // Names for something other than usage, or without a kind of token.
             ("max_tokens", None),
             ("max_length", None),

@@ -53,6 +53,9 @@ const FIELDS: usize = 23;
 /// The parts of the input in formats that count caches separately.
 const INPUTS: &[Field] = &[Field::Input, Field::FreshInput, Field::CacheRead, Field::CacheWrite];
 
+/// The cache writes by their lifetime.
+const LIFETIMES: &[Field] = &[Field::CacheWrite5m, Field::CacheWrite1h];
+
 /// The counts of one report.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Tally {
@@ -101,9 +104,11 @@ impl Tally {
         !self.other_unit && self.values.iter().all(|value| *value == 0)
     }
 
-    /// Returns whether the report has only a total.
+    /// Returns whether the report has only a total. Zeros beside it are no counts.
     pub(super) fn is_only_total(&self) -> bool {
+        let is_zero = |(at, value): (usize, &u64)| *value == 0 || at == Field::Total as usize;
         self.known == bit(Field::Total)
+            || self.total().is_some() && self.values.iter().enumerate().all(is_zero)
     }
 
     /// Returns whether the report counts only something other than tokens.
@@ -135,10 +140,10 @@ impl Tally {
         // caches are correct.
         if later.sum(INPUTS) >= self.sum(INPUTS) {
             INPUTS.iter().filter(|field| later.get(**field) == Some(0)).for_each(|field| self.unset(*field));
-            if later.get(Field::CacheWrite) == Some(0) {
-                self.unset(Field::CacheWrite5m);
-                self.unset(Field::CacheWrite1h);
-            }
+            let writes_none = later.get(Field::CacheWrite) == Some(0);
+            let is_gone =
+                |field: &&Field| writes_none || later.sum(LIFETIMES) > 0 && later.get(**field) == Some(0);
+            LIFETIMES.iter().filter(is_gone).for_each(|field| self.unset(*field));
         }
         for (mine, new) in self.values.iter_mut().zip(later.values) {
             if new > 0 {
@@ -207,6 +212,10 @@ impl Tally {
             }
             Field::Output => (Field::Output, Field::OutputPart, &[Field::Reasoning][..]),
             Field::Total => return !self.is_empty(),
+            Field::Cached => {
+                let parts = [Field::Cached, Field::CacheRead, Field::CacheWrite];
+                return parts.into_iter().any(|field| self.has_count(field));
+            }
             _ => return self.has_count(whole),
         };
         let is_known = |field: &Field| self.get(*field).is_some();
@@ -235,6 +244,7 @@ impl Tally {
     /// Returns the normalised usage: input with cached tokens, output with reasoning.
     pub(super) fn usage(&self) -> Usage {
         let (input, output) = match (self.input(), self.output(), self.total()) {
+            (_, _, Some(total)) if self.is_only_total() => (total, 0),
             (Some(_), Some(output), Some(total)) => self.fit(output, total),
             (Some(input), None, Some(total)) => (input, total.saturating_sub(input)),
             (None, Some(output), Some(total)) => (total.saturating_sub(output), output),
@@ -260,11 +270,16 @@ impl Tally {
         };
         // A prompt that is smaller than its cached part does not include it.
         let beside = |input: u64| if self.caches() > input { self.caches() } else { 0 };
-        let whole = self.get(Field::Input).map(|input| input.saturating_add(beside(input)));
+        let whole = self.prompt().map(|input| input.saturating_add(beside(input)));
         let fresh = || self.get(Field::FreshInput).map(|fresh| fresh.saturating_add(self.beside()));
         let input = whole.or_else(fresh).or_else(|| self.get(Field::Predicted)).or_else(billed);
         let brought = self.brought();
         input.map(|input| input.saturating_add(brought)).or_else(|| Some(brought).filter(|it| *it > 0))
+    }
+
+    /// Returns the count of the prompt. A zero does not hide the same count under another name.
+    fn prompt(&self) -> Option<u64> {
+        self.get(Field::Input).filter(|prompt| *prompt > 0 || self.or_zero(Field::FreshInput) == 0)
     }
 
     /// Returns the tokens that tools and connectors added.
@@ -299,7 +314,9 @@ impl Tally {
     /// reasoning does not include it, and output never includes thoughts.
     fn with_reasoning(&self, output: u64) -> u64 {
         let reasoning = self.reasoning();
-        let beside = reasoning > output || self.get(Field::Thoughts).is_some();
+        // Servers that predict tokens can count some more as reasoning than as output (SGLang).
+        let is_separate = reasoning.saturating_sub(output) > output / 16;
+        let beside = is_separate || self.get(Field::Thoughts).is_some();
         if beside { output.saturating_add(reasoning) } else { output }
     }
 
@@ -309,7 +326,7 @@ impl Tally {
         let usual = (self.input().unwrap_or(0), self.with_reasoning(output));
         let brought = self.brought();
         let plain = usual.0.saturating_sub(brought);
-        let alone = self.get(Field::Input).unwrap_or(plain);
+        let alone = self.prompt().unwrap_or(plain);
         let read = alone.saturating_add(self.or_zero(Field::CacheRead));
         let cached = alone.saturating_add(self.caches());
         let inputs = [plain, alone, cached, read].into_iter().flat_map(|it| [it.saturating_add(brought), it]);
