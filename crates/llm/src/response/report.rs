@@ -32,6 +32,10 @@ pub(super) enum Source {
     InvocationMetrics,
 }
 
+/// A report of one step, and of all steps, one after the other.
+const SUM_AFTER_PART: (Source, Source) = (Source::Usage, Source::TotalUsage);
+const PART_AFTER_SUM: (Source, Source) = (Source::TotalUsage, Source::Usage);
+
 /// What has been read so far.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Report {
@@ -253,6 +257,10 @@ impl Report {
         let is_worse = |(earlier, known): (Source, Tally)| match (known.is_zero(), tally.is_zero()) {
             (false, true) => true,
             (true, false) => false,
+            // A sum is not less than one of its parts. If it is, a model may have written it.
+            _ if matches!((earlier, source), SUM_AFTER_PART | PART_AFTER_SUM) => {
+                tally.usage().total < known.usage().total
+            }
             _ => earlier > source || is_less_certain(earlier),
         };
         if self.reported.is_some_and(is_worse) {

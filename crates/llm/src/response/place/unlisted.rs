@@ -34,6 +34,8 @@ pub(super) fn aside(key: &[u8], place: Node) -> Node {
         _ if is_label(key) => Node::Label,
         // Some servers report the counts of each model or step in a nested object or list.
         _ if is_named => Node::ListedCounts,
+        // Each member has the name of a model, and the counts of its calls.
+        _ if key == b"models" => Node::Listed,
         _ if key == b"messages" => Node::AgentMessage,
         Some(Meaning::Generated) => Node::Unknown,
         _ if names::is_media(key) => Node::Media,
@@ -153,6 +155,8 @@ pub(super) fn part(whole: Field, key: &[u8]) -> Option<Field> {
         (Some(Field::Cached | Field::CacheRead), Field::Input | Field::FreshInput) => Some(Field::Cached),
         (Some(Field::CacheWrite), Field::Input | Field::FreshInput) => Some(Field::Written),
         (Some(Field::Reasoning | Field::Thoughts), Field::Output) => Some(Field::Reasoning),
+        (None, Field::Cached) if key == b"read" => Some(Field::CacheRead),
+        (None, Field::Cached) if key == b"write" => Some(Field::CacheWrite),
         (None, _) if names::is_whole(key) => Some(whole),
         (_, Field::Input | Field::FreshInput) if names::is_part(key) => Some(Field::InputPart),
         (_, Field::Output) if names::is_part(key) => Some(Field::OutputPart),

@@ -17,6 +17,9 @@ use serde_json::Value;
 /// agent contains may have this type too, but they are whole.
 const MESSAGE_CHUNK: &[u8] = b"AIMessageChunk";
 
+/// The types of events that end a step of an agent (AI SDK, Mastra). The usage of all steps adds up.
+const STEPS: [&[u8]; 2] = [b"finish-step", b"step-finish"];
+
 impl Reader for Report {
     type Place = Node;
 
@@ -447,6 +450,7 @@ impl Report {
             self.ended_in_error = true;
         }
         self.document.is_usage |= names::is_named_usage(kind);
+        self.document.is_call |= STEPS.contains(&kind);
         self.document.is_chunk |= kind == MESSAGE_CHUNK;
         self.document.mute |= kind == b"error";
         self.document.repeats |= repeats(kind, self.events);
