@@ -16,6 +16,7 @@ pub(super) const PROVIDER: Provider = Provider {
     ],
     response: &[
         (Node::Output, "choices", Node::Choices),
+        (Node::Usage, "image_count", Node::OtherUnit),
     ],
     ..Provider::NOTHING
 };

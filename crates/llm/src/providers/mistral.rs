@@ -45,6 +45,7 @@ pub(super) const PROVIDER: Provider = Provider {
     response: &[
         (Node::Root, "usage_info", Node::Usage),
         (Node::Usage, "pages_processed", Node::OtherUnit),
+        (Node::Usage, "pages", Node::OtherUnit),
         (Node::Usage, "prompt_audio_seconds", Node::Count(Field::AudioSeconds)),
     ],
     ..Provider::NOTHING

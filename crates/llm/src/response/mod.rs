@@ -273,7 +273,10 @@ impl MeterReading {
 
     fn without_zeros(&self, usage: Usage, prompt: u64) -> Usage {
         let delivered = self.delivered.div_ceil(CHARACTERS_PER_TOKEN);
-        if self.other_unit || usage.output > 0 && usage.input > 0 {
+        // A report before all of the text may count only the first token (Anthropic's `message_start`).
+        let is_early = self.uncovered == self.delivered && usage.output.saturating_mul(4) < delivered;
+        let has_output = usage.output > 0 && !is_early;
+        if self.other_unit || has_output && usage.input > 0 {
             return usage;
         }
         if self.only_total && usage.total > 0 {
@@ -281,7 +284,7 @@ impl MeterReading {
             return Usage { output, input: usage.total.saturating_sub(output), ..usage };
         }
         let input = if usage.input > 0 { usage.input } else { prompt };
-        let output = if usage.output > 0 { usage.output } else { delivered };
+        let output = if has_output { usage.output } else { delivered };
         Usage { input, output, total: input.saturating_add(output), ..usage }
     }
 }
