@@ -46,7 +46,6 @@ pub(super) const SHARED: &[ResponseMember] = &[
     (Node::Root, "success", Node::Success),
     (Node::Root, "totalUsage", Node::TotalUsage),
     (Node::Root, "total_usage", Node::TotalUsage),
-    (Node::Root, "numTokens", Node::Own(Field::Total)),
     (Node::Usage, "input_tokens", Node::Count(Field::FreshInput)),
     (Node::Usage, "inputTokens", Node::Count(Field::FreshInput)),
     (Node::Usage, "completion_tokens", Node::Count(Field::Output)),
