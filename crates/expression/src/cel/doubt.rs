@@ -6,7 +6,7 @@ use super::budget::EvaluationBudget;
 use super::result::{LimitValue, amount, limit_value};
 use super::truth::Assumption;
 use super::{EvaluationError, Expression};
-use crate::facts::{self, Facts};
+use crate::facts::Facts;
 use cel_interpreter::common::value::Val;
 
 /// The maximum number of tests that are assumed to differ from all others.
@@ -31,12 +31,9 @@ impl Expression {
         self.predicate(facts) == Ok(false) && self.resolve(&self.compiled.tree, facts, |_| Ok(())).is_ok()
     }
 
-    /// Returns whether it is the client's fault if the expression fails: a fact of its request is unknown, or
-    /// the expression uses no other facts.
-    pub fn fails_by_client(&self, facts: &Facts) -> bool {
-        let lookups = self.compiled.variables.facts();
-        lookups.iter().any(|lookup| lookup.failure(facts).is_some())
-            || self.references().iter().all(facts::is_of_client)
+    /// Returns whether a fact of the expression is unknown, for example because the client's body cannot be read.
+    pub fn is_in_doubt(&self, facts: &Facts) -> bool {
+        self.compiled.variables.facts().iter().any(|lookup| lookup.failure(facts).is_some())
     }
 
     /// Assumes that all failing tests have the same result, and that one has another result than the rest.

@@ -116,11 +116,6 @@ pub fn depends_on_body(path: &FactPath) -> bool {
     }
 }
 
-/// Returns whether a client chooses the value: it is a part of its request.
-pub fn is_of_client(path: &FactPath) -> bool {
-    path.first().is_some_and(|root| root == "request") || depends_on_body(path)
-}
-
 /// Returns the pointer into this body ([`POINTED`] or [`ANSWERED`]), if the fact is read by pointer.
 pub fn pointer<'p>(body: &str, path: &'p FactPath) -> Option<&'p str> {
     match path.as_slice() {

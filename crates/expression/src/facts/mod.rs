@@ -14,7 +14,7 @@ mod properties;
 pub(crate) use attributes::Spelling;
 pub use attributes::{ATTRIBUTES, Attribute, AttributeType, Origin, find, root};
 pub(crate) use attributes::{FactType, types};
-pub use body::{ANSWERED, POINTED, depends_on_body, is_of_body, is_of_client, pointer, written};
+pub use body::{ANSWERED, POINTED, depends_on_body, is_of_body, pointer, written};
 pub use headers::HeaderMap;
 pub use needs::Need;
 pub use properties::without_port;

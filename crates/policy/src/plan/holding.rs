@@ -210,8 +210,8 @@ fn tariff_of(rate: &Rate, planned: &CompiledPolicy, facts: &Facts) -> Option<(Ta
 
 /// Returns the rate's maximum for this request. `None` if there is no limit, for example because `auth` or a
 /// header is absent. If tests in the expression fail, for example because the body is too long to be read, the
-/// smallest of the possible maxima applies. It is 0 if the expression fails by the client's fault. In both cases,
-/// `assumed` is called with the error.
+/// smallest of the possible maxima applies. It is 0 if there is none, but the expression uses a fact that is
+/// unknown. In both cases, `assumed` is called with the error.
 fn maximum(
     rate: &Rate,
     facts: &Facts,
@@ -229,7 +229,7 @@ fn maximum(
     };
     let possible = expression.possible_maxima(facts).into_iter();
     let smallest = possible.filter_map(|given| in_unit(rate.unit, given).ok().flatten()).min();
-    let smallest = smallest.or_else(|| expression.fails_by_client(facts).then_some(0));
+    let smallest = smallest.or_else(|| expression.is_in_doubt(facts).then_some(0));
     smallest.is_some().then(|| assumed(&error));
     smallest.map(Some).ok_or(error)
 }
