@@ -188,10 +188,13 @@ impl Variables {
     fn spell_end(&mut self, function: &str, target: &IdedExpr, text: &IdedExpr) {
         let Expr::Literal(LiteralValue::String(text)) = &text.expr else { return };
         let text = text.inner();
-        let is_end = function == "endsWith" || function == "matches" && text.ends_with('$');
+        let is_pattern = function == "matches";
+        let is_end = function == "endsWith" || is_pattern && (text.ends_with('$') || text.ends_with(r"\z"));
+        // In a pattern, most question marks are no characters: `/a/?$`, `(?i)/a$`.
+        let marks: &[&str] = if is_pattern { &[r"\?", "[?", "=", "&"] } else { &["?", "=", "&"] };
         if is_end
             && text.contains('/')
-            && !text.contains(['?', '=', '&'])
+            && !marks.iter().any(|mark| text.contains(mark))
             && let Some(lookup) = self.spelled(target)
         {
             lookup.leave_query_out();
