@@ -104,7 +104,7 @@ impl Tally {
         !self.other_unit && self.values.iter().all(|value| *value == 0)
     }
 
-    /// Returns whether the report has only a total. Zeros beside it are no counts.
+    /// Returns whether the report has only a total. Other counts may be zero.
     pub(super) fn is_only_total(&self) -> bool {
         let is_zero = |(at, value): (usize, &u64)| *value == 0 || at == Field::Total as usize;
         self.known == bit(Field::Total)
