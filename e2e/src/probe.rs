@@ -15,6 +15,9 @@ pub const LIMITED: (u16, Option<&str>) = (200, Some("1000000000"));
 /// The path on which the gateways of these tests answer callers. The manifests contain it as a comment.
 pub const USAGE_PATH: &str = "/weir/usage";
 
+/// The user who reads their own usage. Nobody else sends their requests, so no charge of theirs is still under way.
+const READER: &str = "a-reader";
+
 /// Returns a policy with a billion tokens per user, for a Gateway in the namespace `default`.
 pub fn policy(gateway: &str, failure_mode: &str) -> String {
     json!({
@@ -86,10 +89,10 @@ pub fn reads_usage(to: SocketAddr) {
         assert_eq!((&limit["limit"], &limit["max"]), (&json!("per-user"), &json!(1_000_000_000)), "{usage}");
         limit["used"].as_u64()
     };
-    let before = wait::until("the usage", || used("alice"));
-    assert_eq!(told(&alice().send(to)), LIMITED);
-    let after = wait::until("the charge", || used("alice").filter(|after| *after > before));
-    assert_eq!(used("alice"), Some(after), "reading it costs nothing");
+    let before = wait::until("the usage", || used(READER));
+    assert_eq!(told(&Request::chat(5).token(&jwt::token(&jwt::kuadrant_user(READER, "free"))).send(to)), LIMITED);
+    let after = wait::until("the charge", || used(READER).filter(|after| *after > before));
+    assert_eq!(used(READER), Some(after), "reading it costs nothing");
     assert_eq!(used("nobody-else"), Some(0));
     assert!(ask(Request::get(USAGE_PATH)).is_none(), "a stranger reads nothing");
 }
