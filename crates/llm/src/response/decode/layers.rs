@@ -46,7 +46,7 @@ impl Layers {
             decoder: None,
             budget: Budget::default(),
         };
-        Self { layers: std::array::from_fn(layer), memory: memory.clone() }
+        Self { layers: [layer(0), layer(1), layer(2)], memory: memory.clone() }
     }
 
     /// Reads the next bytes from the wire.
