@@ -90,7 +90,8 @@ pub fn reads_usage(to: SocketAddr) {
         limit["used"].as_u64()
     };
     let before = wait::until("the usage", || used(READER));
-    assert_eq!(told(&Request::chat(5).token(&jwt::token(&jwt::kuadrant_user(READER, "free"))).send(to)), LIMITED);
+    let token = jwt::token(&jwt::kuadrant_user(READER, "free"));
+    assert_eq!(told(&Request::chat(5).token(&token).send(to)), LIMITED);
     let after = wait::until("the charge", || used(READER).filter(|after| *after > before));
     assert_eq!(used(READER), Some(after), "reading it costs nothing");
     assert_eq!(used("nobody-else"), Some(0));
