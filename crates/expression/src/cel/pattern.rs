@@ -34,6 +34,10 @@ impl Pattern {
             .map_err(|error| error.to_string())
     }
 
+    pub(super) fn source(&self) -> &str {
+        self.0.as_str()
+    }
+
     pub fn matches(&self, text: &str) -> bool {
         self.0.is_match(text)
     }

@@ -94,6 +94,12 @@ impl Variables {
         Ok(())
     }
 
+    /// Returns the source of a pattern.
+    fn source(&self, pattern: &IdedExpr) -> Option<String> {
+        let Expr::Ident(name) = &pattern.expr else { return None };
+        self.pattern(name).map(|pattern| pattern.source().to_owned())
+    }
+
     /// Visits an element of a list or map. The list or map receives a copy of the value. In a loop, the cost
     /// of the copy is charged.
     fn copied(&mut self, element: &mut IdedExpr, looped: bool) -> Result<(), String> {
@@ -126,6 +132,7 @@ impl Variables {
             self.asked_for(operand, part.inner());
         }
         self.spell(call);
+        negated(call).into_iter().for_each(|test| self.spell_negated(test));
         // The parser generates `@result + [x]` for the steps of macros.
         let of_macro = |first: &IdedExpr| matches!(&first.expr, Expr::Ident(name) if name == "@result");
         let of_macro = call.args.first().is_some_and(of_macro);
@@ -190,11 +197,37 @@ impl Variables {
         let text = text.inner();
         let is_pattern = function == "matches";
         let is_end = function == "endsWith" || is_pattern && (text.ends_with('$') || text.ends_with(r"\z"));
+        if is_end && text.contains('/') {
+            self.leave_query_out(target, text, is_pattern);
+        }
+    }
+
+    /// Ignores the query of a path in a negated search. Otherwise, a client could make the search successful by
+    /// adding a query, and so escape from the limit.
+    fn spell_negated(&mut self, expr: &IdedExpr) {
+        let Expr::Call(call) = &expr.expr else { return };
+        let searched = match (call.func_name.as_str(), call.target.as_deref(), call.args.as_slice()) {
+            (operators::LOGICAL_AND | operators::LOGICAL_OR, None, operands) => {
+                return operands.iter().for_each(|operand| self.spell_negated(operand));
+            }
+            (
+                "contains",
+                Some(target),
+                [IdedExpr { expr: Expr::Literal(LiteralValue::String(text)), .. }],
+            ) => Some((target, text.inner().to_owned())),
+            (MATCHES, None, [target, pattern]) => Some(target).zip(self.source(pattern)),
+            _ => None,
+        };
+        if let Some((target, text)) = searched {
+            self.leave_query_out(target, &text, call.func_name == MATCHES);
+        }
+    }
+
+    /// Ignores the query of a path that is searched for this text, unless the text belongs to a query.
+    fn leave_query_out(&mut self, target: &IdedExpr, text: &str, is_pattern: bool) {
         // In a pattern, most question marks are no characters: `/a/?$`, `(?i)/a$`.
         let marks: &[&str] = if is_pattern { &[r"\?", "[?", "=", "&"] } else { &["?", "=", "&"] };
-        if is_end
-            && text.contains('/')
-            && !marks.iter().any(|mark| text.contains(mark))
+        if !marks.iter().any(|mark| text.contains(mark))
             && let Some(lookup) = self.spelled(target)
         {
             lookup.leave_query_out();
@@ -209,6 +242,9 @@ impl Variables {
                 if ["lowerAscii", "upperAscii", "trim"].contains(&func_name.as_str()) =>
             {
                 self.spelled(target)
+            }
+            Expr::Call(CallExpr { func_name, args, .. }) if func_name == CHARGE => {
+                self.spelled(args.first()?)
             }
             _ => None,
         }
@@ -258,6 +294,23 @@ fn searched(call: &mut CallExpr, name: &str, looped: bool) {
     into_global(call, name);
     if looped {
         call.args.iter_mut().for_each(charge);
+    }
+}
+
+/// Returns the test that the call negates: `!x`, `x == false`, `x != true`, or `x ? false : y`.
+fn negated(call: &CallExpr) -> Option<&IdedExpr> {
+    let is = |expr: &IdedExpr, value: bool| matches!(&expr.expr, Expr::Literal(LiteralValue::Boolean(literal)) if *literal.inner() == value);
+    let beside = |value: bool| match call.args.as_slice() {
+        [test, literal] if is(literal, value) => Some(test),
+        [literal, test] if is(literal, value) => Some(test),
+        _ => None,
+    };
+    match (call.func_name.as_str(), call.args.as_slice()) {
+        (operators::LOGICAL_NOT, [test]) => Some(test),
+        (operators::EQUALS, _) => beside(false),
+        (operators::NOT_EQUALS, _) => beside(true),
+        (operators::CONDITIONAL, [test, chosen, _]) if is(chosen, false) => Some(test),
+        _ => None,
     }
 }
 
