@@ -81,6 +81,14 @@ fn parameter<'a>(mut parameters: impl Iterator<Item = &'a str>, wanted: &str) ->
     })
 }
 
+/// Returns the names of a part.
+fn names(disposition: &str) -> impl Iterator<Item = &str> {
+    let pairs = disposition.split(';').filter_map(|parameter| parameter.split_once('='));
+    pairs
+        .map(|(name, _)| name.trim())
+        .filter(|name| ["name", "name*"].iter().any(|known| name.eq_ignore_ascii_case(known)))
+}
+
 /// Reads one part: headers, a blank line, its content, and the line end that belongs to the next delimiter.
 fn read_part(part: &[u8], to: &mut Gather) {
     // Servers in Go accept lines without a carriage return.
@@ -98,18 +106,21 @@ fn read_part(part: &[u8], to: &mut Gather) {
     let content = content.strip_suffix(b"\n").unwrap_or(content);
     let content = content.strip_suffix(b"\r").unwrap_or(content);
     let head = String::from_utf8_lossy(head);
-    let header = |wanted: &str| {
-        head.lines().find_map(|line| {
+    let headers = |wanted: &'static str| {
+        head.lines().filter_map(move |line| {
             let (name, value) = line.split_once(':')?;
             name.trim().eq_ignore_ascii_case(wanted).then_some(value.trim())
         })
     };
+    let header = |wanted| headers(wanted).next();
     if header("content-transfer-encoding").is_some_and(is_transformed) {
         // Some servers decode the content, others do not.
         to.malformed = true;
     }
     let disposition = header("content-disposition").unwrap_or_default();
     let parameter = |name| parameter(disposition.split(';'), name);
+    // Servers may read another of several names, or JSON in a part without a name.
+    to.malformed |= headers("content-disposition").flat_map(names).count() != 1;
     let name = parameter("name").or_else(|| parameter("name*")?.rsplit('\'').next()).unwrap_or_default();
     let file = parameter("filename").or_else(|| parameter("filename*"));
     let is_file = file.is_some();
@@ -219,6 +230,22 @@ mod tests {
              1024x1024\r\n--x y--",
         );
         assert_eq!((to.tally.text, to.tokens, to.model.text().as_deref()), (4, 1, Some("m")));
+    }
+
+    #[test]
+    fn a_part_with_several_names_or_none_is_in_doubt() {
+        for (head, wanted) in [
+            ("Content-Disposition: form-data; name=\"model\"", false),
+            ("content-disposition: form-data; name*=UTF-8''model; filename=name", false),
+            ("Content-Disposition: form-data; name=\"x\"; name=\"model\"", true),
+            ("Content-Disposition: form-data; name=x; Name*=UTF-8''model", true),
+            ("Content-Disposition: form-data; name=x\r\nContent-Disposition: form-data; name=model", true),
+            ("Content-Disposition: form-data", true),
+            ("Content-Type: application/json", true),
+        ] {
+            let body = format!("--x y\r\n{head}\r\n\r\n{{\"model\": \"m\"}}\r\n--x y--");
+            assert_eq!(gathered(&body).malformed, wanted, "{head}");
+        }
     }
 
     #[test]
