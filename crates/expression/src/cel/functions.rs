@@ -21,6 +21,7 @@ pub(super) const MODULO: &str = "@modulo";
 pub(super) const REPLACE: &str = "@replace";
 pub(super) const JOIN: &str = "@join";
 pub(super) const MATCHES: &str = "@matches";
+pub(super) const COMPARABLE: &str = "@comparable";
 
 type Args<'b, 'v> = Vec<CowVal<'b, 'v>>;
 type FunctionResult<'b, 'v> = Result<CowVal<'b, 'v>, ExecutionError>;
@@ -37,7 +38,7 @@ fn declare() -> Result<Env, DeclarationError> {
     let mut env = Env::stdlib();
     env.add_extension(extensions::strings)?;
     time::declare(&mut env)?;
-    let global: [(&str, &str, usize, Function); 15] = [
+    let global: [(&str, &str, usize, Function); 16] = [
         (CHARGE, "@charge", 2, charge),
         (INDEX_OF, "@index_of", 2, index_of),
         (INDEX_OF, "@index_of_from", 3, index_of),
@@ -53,6 +54,7 @@ fn declare() -> Result<Env, DeclarationError> {
         (JOIN, "@join_plain", 2, join),
         (JOIN, "@join_with", 3, join),
         (MATCHES, "@matches", 2, matches),
+        (COMPARABLE, "@comparable", 2, comparable),
     ];
     for (name, id, arguments, function) in global {
         env.add_overload(name, id, (0..arguments).map(|_| DYN_TYPE).collect(), function)?;
@@ -232,6 +234,30 @@ fn matches<'b, 'v>(args: Args<'b, 'v>) -> FunctionResult<'b, 'v> {
         (Some(text), Some(pattern)) => Ok(CowVal::owned(CelBool::from(pattern.matches(text.inner())))),
         _ => Err(refused("matches", std::slice::from_ref(text))),
     }
+}
+
+/// `@comparable(value, literal)`: a value of a client's body that is compared with a number or boolean. Many servers
+/// accept `"true"`, `1` and `"5"` for `true` and `5`, so a value of another kind fails the test.
+fn comparable<'b, 'v>(mut args: Args<'b, 'v>) -> FunctionResult<'b, 'v> {
+    if let [value, literal] = args.as_slice() {
+        let kinds =
+            [value, literal].map(|value| (is_boolean(value.as_ref()), Number::of(value.as_ref()).is_some()));
+        let [(is_boolean, is_number), literal] = kinds;
+        let is_scalar = is_boolean || is_number || value.downcast_ref::<CelString<'_>>().is_some();
+        if is_scalar && (is_boolean, is_number) != literal {
+            let kind = value.get_type().name();
+            return Err(ExecutionError::function_error(
+                "==",
+                format!("servers may convert the {kind} in the body"),
+            ));
+        }
+    }
+    args.truncate(1);
+    args.pop().ok_or_else(ExecutionError::missing_argument_or_target)
+}
+
+fn is_boolean(value: &dyn Val) -> bool {
+    value.downcast_ref::<CelBool>().is_some()
 }
 
 /// `@index_of(text, needle[, from])`: the first match, in characters. The crate's own function tries the

@@ -105,6 +105,11 @@ impl Lookup {
         }
     }
 
+    /// Whether the fact is a value in the request's body.
+    pub(super) fn is_in_body(&self) -> bool {
+        matches!(self.place, FactPlace::Pointed)
+    }
+
     /// If the fact is the path, removes the query before comparisons.
     pub(super) fn leave_query_out(&mut self) {
         if matches!(self.place, FactPlace::Attribute(attribute) if attribute.origin == Origin::Path)

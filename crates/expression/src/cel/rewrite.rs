@@ -3,7 +3,8 @@
 
 use super::FactPath;
 use super::functions::{
-    ADD, CHARGE, DIVIDE, INDEX_OF, JOIN, LAST_INDEX_OF, MATCHES, MODULO, MULTIPLY, REPLACE, SUBTRACT,
+    ADD, CHARGE, COMPARABLE, DIVIDE, INDEX_OF, JOIN, LAST_INDEX_OF, MATCHES, MODULO, MULTIPLY, REPLACE,
+    SUBTRACT,
 };
 use super::lookup::Lookup;
 use super::pattern::Pattern;
@@ -132,6 +133,7 @@ impl Variables {
             self.asked_for(operand, part.inner());
         }
         self.spell(call);
+        self.compare(call);
         negated(call).into_iter().for_each(|test| self.spell_negated(test));
         // The parser generates `@result + [x]` for the steps of macros.
         let of_macro = |first: &IdedExpr| matches!(&first.expr, Expr::Ident(name) if name == "@result");
@@ -231,6 +233,38 @@ impl Variables {
             && let Some(lookup) = self.spelled(target)
         {
             lookup.leave_query_out();
+        }
+    }
+
+    /// Fails a comparison of a value in a client's body with a number or boolean if the value is of another kind.
+    fn compare(&mut self, call: &mut CallExpr) {
+        let [left, right] = call.args.as_mut_slice() else { return };
+        match (call.func_name.as_str(), &mut right.expr) {
+            (operators::EQUALS | operators::NOT_EQUALS, _) => {
+                self.compare_with(left, right);
+                self.compare_with(right, left);
+            }
+            (operators::IN, Expr::List(list)) => {
+                if let Some(first) = list.elements.first() {
+                    self.compare_with(left, first);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn compare_with(&mut self, value: &mut IdedExpr, literal: &IdedExpr) {
+        let is_converted = matches!(
+            &literal.expr,
+            Expr::Literal(
+                LiteralValue::Boolean(_)
+                    | LiteralValue::Int(_)
+                    | LiteralValue::UInt(_)
+                    | LiteralValue::Double(_)
+            )
+        );
+        if is_converted && self.named(value).is_some_and(|lookup| lookup.is_in_body()) {
+            *value = global(COMPARABLE, vec![std::mem::take(value), literal.clone()]);
         }
     }
 

@@ -187,6 +187,47 @@ fn of_a_body_in_doubt_nothing_is_certain() {
     assert_eq!(predicate("llm.model == 'anthropic.claude' && llm.operation == 'chat'", &path), "true");
 }
 
+/// Many servers accept a string or a number for a boolean, and a string for a number.
+#[test]
+fn a_value_that_servers_may_convert_fails_a_comparison() {
+    let told = |value: &str| {
+        body("/v1/chat/completions", &format!(r#"{{"tier":{value},"messages":"hi"}}"#), Extent::Whole)
+    };
+    let fails = "fails";
+    for (source, results) in [
+        // The value is true, "true", 1, "5", 5, 5.0, null, [true], {}, or absent.
+        (
+            "requestBodyJSON('/tier') == true",
+            ["true", fails, fails, fails, fails, fails, "false", "false", "false", "false"],
+        ),
+        (
+            "!(false == requestBodyJSON('/tier'))",
+            ["true", fails, fails, fails, fails, fails, "true", "true", "true", "true"],
+        ),
+        (
+            "requestBodyJSON('/tier') in [5, 6]",
+            [fails, fails, "false", fails, "true", "true", "false", "false", "false", "false"],
+        ),
+        (
+            "5 == requestBodyJSON('/tier')",
+            [fails, fails, "false", fails, "true", "true", "false", "false", "false", "false"],
+        ),
+        (
+            "requestBodyJSON('/tier') == 'x'",
+            ["false", "false", "false", "false", "false", "false", "false", "false", "false", "false"],
+        ),
+    ] {
+        let values = ["true", "\"true\"", "1", "\"5\"", "5", "5.0", "null", "[true]", "{}"];
+        let all = values.iter().map(|value| told(value));
+        let all = all.chain([body("/v1/chat/completions", r#"{"messages":"hi"}"#, Extent::Whole)]);
+        for (number, facts) in all.enumerate() {
+            let result = predicate(source, &facts);
+            let result = if ["true", "false"].contains(&&*result) { &result } else { fails };
+            assert_eq!(result, results[number], "{source}: {:?}", values.get(number));
+        }
+    }
+}
+
 /// A condition as a tree, and the result that the rules define.
 #[derive(Clone, Debug)]
 enum Condition {
