@@ -222,7 +222,11 @@ fn the_page_of_expressions() {
          - Integers, unsigned integers and doubles can be mixed in arithmetic and comparisons.\n\
          - An absent fact makes a test false (`!=` true) instead of an error.\n\
          - The pattern of `matches` and the pointer of `requestBodyJSON` and `responseBodyJSON` must be literals.\n\
-         - Header names are case-insensitive, and texts compared with a path or host are normalised like it.\n\n\
+         - Header names are case-insensitive, and texts compared with a path or host are normalised like it.\n\
+         - So that a client cannot evade a limit with a query, `request.path` ignores it in comparisons, in tests of its end, and in \
+         negated searches, unless the text contains `?` (or, in tests and searches, `=` or `&`).\n\
+         - A comparison of `requestBodyJSON` with a number or boolean fails if the body has a scalar of another kind there, because \
+         many servers convert it. A predicate that fails counts as true.\n\n\
          ## Functions and macros\n\n\
          An argument in brackets is optional.\n",
     );
