@@ -156,7 +156,9 @@ impl ResponseInFlight {
             && finished
             && reading.delivered == 0
             && usage.is_none_or(|usage| usage.total == 0);
-        let uses_tokens = succeeded && !reservation.tokenless && !is_idle;
+        // No content (204, 205) was generated, unless the response has some.
+        let has_no_content = matches!(code, 204 | 205) && reading.delivered == 0;
+        let uses_tokens = succeeded && !reservation.tokenless && !is_idle && !has_no_content;
         let is_only_error = reading.ended_in_error && reading.delivered == 0;
         if let ResultRole::Reads(_) = &reservation.role {
             let seen = reservation.role.seen(&stored, &reading, finished && read).filter(|_| succeeded);
