@@ -12,6 +12,7 @@ pub(super) const PROVIDER: Provider = Provider {
     tokenless: &[
         (Post, Api, &["extra", "tokencount"], Unknown, CountTokens),
         (Post, Api, &["extra", "abort"], Unknown, Manage),
+        (Post, Api, &["extra", "generate", "check"], Unknown, Manage),
         (Get, Api, &["extra", "perf"], Unknown, Manage),
         (Get, Api, &["extra", "version"], Unknown, Models),
         (Get, Version, &["model"], Unknown, Models),

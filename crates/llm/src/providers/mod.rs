@@ -17,6 +17,7 @@ mod kobold_cpp;
 mod litellm;
 mod llama_api;
 mod llama_cpp;
+mod lm_studio;
 mod minimax;
 mod mistral;
 mod moonshot;
@@ -134,6 +135,7 @@ pub(crate) const PROVIDERS: &[&Provider] = &[
     &litellm::PROVIDER,
     &llama_api::PROVIDER,
     &llama_cpp::PROVIDER,
+    &lm_studio::PROVIDER,
     &minimax::PROVIDER,
     &moonshot::PROVIDER,
     &openrouter::PROVIDER,

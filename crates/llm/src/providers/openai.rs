@@ -131,6 +131,8 @@ pub(super) const PROVIDER: Provider = Provider {
         (Get, Version, &["organization", "usage", "completions"], OpenAi, Manage),
         (Get, Version, &["organization", "usage", "embeddings"], OpenAi, Manage),
         (Get, Version, &["organization", "usage", "*"], OpenAi, Manage),
+        (Post, Version, &["chatkit", "sessions"], OpenAi, Manage),
+        (Post, Version, &["chatkit", "sessions", "*", "cancel"], OpenAi, Manage),
         (Post, Version, &["realtime", "client_secrets"], OpenAi, Manage),
         (Post, Version, &["realtime", "sessions"], OpenAi, Manage),
         (Post, Version, &["realtime", "transcription_sessions"], OpenAi, Manage),
