@@ -255,7 +255,9 @@ impl<P: JsonPlace> Scanner<P> {
     ) -> &'a [u8] {
         let purpose = match wants {
             Wants::Text | Wants::TextOrLength | Wants::Anything | Wants::Count | Wants::Strings => Use::Text,
-            Wants::Scalar | Wants::ScalarOrObject | Wants::ScalarOrArray => Use::Word,
+            Wants::Scalar | Wants::ScalarOrObject | Wants::ScalarOrArray | Wants::ScalarOrContainer => {
+                Use::Word
+            }
             Wants::Object | Wants::Nothing => Use::Nothing,
         };
         if purpose == Use::Text {
@@ -291,7 +293,7 @@ impl<P: JsonPlace> Scanner<P> {
 
     fn begin_container(&mut self, array: bool, wants: Wants, to: &mut impl Reader<Place = P>) {
         let matters = match wants {
-            Wants::Object | Wants::Anything | Wants::Strings => true,
+            Wants::Object | Wants::Anything | Wants::Strings | Wants::ScalarOrContainer => true,
             Wants::ScalarOrObject => !array,
             Wants::ScalarOrArray => array,
             Wants::Nothing | Wants::Text | Wants::TextOrLength | Wants::Scalar | Wants::Count => false,
@@ -540,7 +542,7 @@ fn plain_value<'a, P: JsonPlace>(
                     to.close_text(place);
                 }
                 Wants::Strings => to.text(place, text),
-                Wants::Scalar | Wants::ScalarOrObject | Wants::ScalarOrArray => {
+                Wants::Scalar | Wants::ScalarOrObject | Wants::ScalarOrArray | Wants::ScalarOrContainer => {
                     to.word(place, Some(text));
                 }
                 Wants::Object | Wants::Nothing => {}

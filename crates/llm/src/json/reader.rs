@@ -37,6 +37,8 @@ pub(crate) enum Wants {
     ScalarOrObject,
     /// A number, word or literal, or the elements of an array in its place.
     ScalarOrArray,
+    /// A number, word or literal, or the members of an object or the elements of an array in its place.
+    ScalarOrContainer,
     /// A string, an object's members, a number or a literal.
     Anything,
     /// A string, a number or a literal. For a container, only the amount of its text.
@@ -48,7 +50,12 @@ impl Wants {
     pub(super) fn has_scalars(self) -> bool {
         matches!(
             self,
-            Wants::Scalar | Wants::ScalarOrObject | Wants::ScalarOrArray | Wants::Anything | Wants::Count
+            Wants::Scalar
+                | Wants::ScalarOrObject
+                | Wants::ScalarOrArray
+                | Wants::ScalarOrContainer
+                | Wants::Anything
+                | Wants::Count
         )
     }
 }

@@ -73,6 +73,7 @@ pub(super) const PROVIDER: Provider = Provider {
         (Node::Root, "inputTextTokenCount", Node::Own(Field::Input)),
         (Node::Root, "generation_token_count", Node::Own(Field::Output)),
         (Node::Root, "totalOutputTextTokenCount", Node::Own(Field::Output)),
+        (Node::Root, "__type", Node::ErrorCode),
         (Node::Root, "outputs", Node::Outputs),
         (Node::Root, "contentBlockDelta", Node::Block),
         (Node::Root, "contentBlockStart", Node::Block),

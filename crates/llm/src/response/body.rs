@@ -33,6 +33,8 @@ pub(super) enum Content {
     Frames,
     Envelopes,
     DataStream,
+    /// Each line is a document, and an event of a stream.
+    Lines,
 }
 
 /// How documents are arranged in the body.
@@ -129,10 +131,13 @@ impl Body {
         self.report.take(Source::Headers, &tally, Covers::One);
     }
 
-    /// Examines the first byte after white space and a byte order mark. If it begins a JSON document, the
-    /// body is read as JSON, whatever the content type is. Most such bodies are errors in place of a stream.
+    /// Examines the first byte after white space, a byte order mark, and the prefix `)]}',` of some servers. If
+    /// it begins a JSON document, the body is read as JSON, whatever the content type is. Most such bodies are
+    /// errors in place of a stream.
     fn detect<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
-        let blank = |b: &u8| matches!(b, b' ' | b'\t' | b'\r' | b'\n' | 0xef | 0xbb | 0xbf);
+        let blank = |b: &u8| {
+            matches!(b, b' ' | b'\t' | b'\r' | b'\n' | 0xef | 0xbb | 0xbf | b')' | b']' | b'}' | b'\'' | b',')
+        };
         let at = bytes.iter().position(|b| !blank(b)).unwrap_or(bytes.len());
         let (_, bytes) = bytes.split_at(at);
         self.framing = match (bytes.first(), self.content) {
@@ -148,7 +153,8 @@ impl Body {
             _ => Framing::Foreign,
         };
         self.report.events =
-            !matches!(self.framing, Framing::Unknown | Framing::Documents | Framing::Foreign);
+            !matches!(self.framing, Framing::Unknown | Framing::Documents | Framing::Foreign)
+                || self.content == Content::Lines && matches!(self.framing, Framing::Documents);
         bytes
     }
 }
@@ -171,6 +177,17 @@ impl Sink for Body {
     }
 }
 
+/// The content types of documents in lines.
+const LINES: [&str; 7] = [
+    "application/x-ndjson",
+    "application/ndjson",
+    "application/jsonl",
+    "application/x-jsonl",
+    "application/jsonlines",
+    "application/x-jsonlines",
+    "application/stream+json",
+];
+
 fn is_media(content_type: &str) -> bool {
     let kind = content_type.split('/').next().unwrap_or_default().trim();
     ["audio", "image", "video"].iter().any(|known| kind.eq_ignore_ascii_case(known))
@@ -190,6 +207,8 @@ impl Content {
             Content::Frames
         } else if media_type.eq_ignore_ascii_case("application/connect+json") {
             Content::Envelopes
+        } else if LINES.iter().any(|lines| media_type.eq_ignore_ascii_case(lines)) {
+            Content::Lines
         } else {
             Content::Other
         }

@@ -1,5 +1,6 @@
 //! The open document of a response: how much text it contains, and whether it is only an error.
 
+use super::NAMES;
 use super::place::StatusKind;
 use crate::json::{LABEL, characters};
 
@@ -43,6 +44,8 @@ pub(super) struct Document {
     pub(super) reasoning_details: u64,
     /// Strings in places for amounts. Together they are text if they are too long for amounts.
     pub(super) amounts: u64,
+    /// Strings in unlisted places. They may belong to a description of an error.
+    pub(super) aside: u64,
     status: StatusText,
 }
 
@@ -65,13 +68,17 @@ impl Document {
     /// Returns the number of characters in the document. Some servers send the same text or reasoning under
     /// several names, so only the longest of each counts.
     fn characters(&self) -> u64 {
-        let notice = if self.is_only_error() { 0 } else { self.notice };
-        if self.mute { 0 } else { self.text().saturating_add(self.reasoning()).saturating_add(notice) }
+        if self.mute || self.is_only_error() {
+            0
+        } else {
+            self.text().saturating_add(self.reasoning()).saturating_add(self.notice)
+        }
     }
 
     fn text(&self) -> u64 {
         let amounts = if self.amounts > LABEL as u64 { self.amounts } else { 0 };
-        self.text.max(self.text_again).max(self.text_parts).saturating_add(amounts)
+        let text = self.text.saturating_add(self.aside);
+        text.max(self.text_again).max(self.text_parts).saturating_add(amounts)
     }
 
     fn reasoning(&self) -> u64 {
@@ -99,6 +106,7 @@ impl Document {
             reasoning_content: 0,
             reasoning_details: 0,
             amounts: 0,
+            aside: 0,
             ..self
         }
     }
@@ -113,7 +121,10 @@ impl Document {
 
     /// Returns whether the document only reports a failure.
     pub(super) fn is_only_error(&self) -> bool {
-        self.failed && !self.reports && self.text() == 0 && self.reasoning() == 0
+        if !self.failed || self.reports || self.aside > NAMES {
+            return false;
+        }
+        Self { aside: 0, ..*self }.text() == 0 && self.reasoning() == 0
     }
 
     /// Begins a string that may describe the outcome.

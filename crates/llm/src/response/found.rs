@@ -33,6 +33,8 @@ pub(super) struct DoubtfulUsage {
     /// Whether it is in the messages of an agent.
     pub(super) is_in_messages: bool,
     pub(super) is_in_metadata: bool,
+    /// Whether it is in an object in metadata. A server may repeat such an object from the request.
+    pub(super) is_in_part: bool,
     /// The characters of the strings in metadata.
     pub(super) metadata: u64,
 }
@@ -41,6 +43,19 @@ pub(super) struct DoubtfulUsage {
 #[derive(Clone, Debug, Default)]
 pub(super) struct FoundCounts {
     levels: Vec<Level>,
+    /// Whether an object has members with counts that may be breakdowns of one usage.
+    has_breakdown: bool,
+    breakdown: Breakdown,
+}
+
+/// The counts in lists that one member of an object adds: `per_turn_usage`, `per_model_usage`.
+#[derive(Clone, Debug, Default)]
+struct Breakdown {
+    level: u32,
+    /// The sum before this member.
+    before: Tally,
+    /// What an earlier member of the same object added.
+    earlier: Option<Tally>,
 }
 
 /// The counts at one level of the document.
@@ -72,6 +87,47 @@ impl FoundCounts {
         if let Some(level) = self.level(member) {
             level.listed.get_or_insert_default().add(&one);
         }
+    }
+
+    /// Begins a member of an object that may contain a list of counts.
+    pub(super) fn begin_breakdown(&mut self, level: u32) {
+        self.end_breakdown();
+        let before = self.listed_mut(level).map(|listed| *listed).unwrap_or_default();
+        let is_same = self.has_breakdown && self.breakdown.level == level;
+        let earlier = self.breakdown.earlier.take().filter(|_| is_same);
+        self.has_breakdown = true;
+        self.breakdown = Breakdown { level, before, earlier };
+    }
+
+    /// Ends that member. If an earlier member of the same object has added the same counts, both are
+    /// breakdowns of one usage, and only one of them counts.
+    fn end_breakdown(&mut self) {
+        if !self.has_breakdown {
+            return;
+        }
+        let Breakdown { level, before, earlier } = self.breakdown.clone();
+        let Some(listed) = self.listed_mut(level) else { return };
+        let added = listed.since(&before);
+        if added.is_zero() {
+            return;
+        }
+        if earlier.is_some_and(|earlier| earlier.usage() == added.usage()) {
+            *listed = before;
+        } else {
+            self.breakdown.earlier = Some(added);
+        }
+    }
+
+    /// Ends the object with those members.
+    pub(super) fn close_object(&mut self) {
+        if self.has_breakdown {
+            self.end_breakdown();
+            self.has_breakdown = false;
+        }
+    }
+
+    fn listed_mut(&mut self, depth: u32) -> Option<&mut Tally> {
+        self.levels.iter_mut().find(|level| level.depth == depth)?.listed.as_deref_mut()
     }
 
     /// Ends an object that stands for a count.
@@ -125,6 +181,7 @@ impl FoundCounts {
 
     /// Returns the counts of the document, their outermost level, and whether a model may have written them.
     pub(super) fn end_document(&mut self) -> (Tally, u32, bool) {
+        self.close_object();
         let counts = joined(&mut self.levels);
         self.levels.clear();
         counts

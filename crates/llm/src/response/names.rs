@@ -165,15 +165,28 @@ fn by_words(key: &[u8], named: bool) -> Option<Field> {
         () if has(PROMPT) => Some(Field::Input),
         () if has(INPUT) => Some(Field::FreshInput),
         () if has(OUTPUT) => Some(Field::Output),
-        () if has(TOTAL) || named && has(TOKEN) => Some(Field::Total),
+        () if has(TOTAL) || has(TOKEN) && (named || is_used(key)) => Some(Field::Total),
         () => None,
     }
+}
+
+/// Returns whether a key with a word for tokens is about the used ones: `tokens_used`, `usedTokens`.
+fn is_used(key: &[u8]) -> bool {
+    key.ends_with(b"used") || key.ends_with(b"Used") || key.starts_with(b"used")
 }
 
 /// Returns whether an object with this name counts tokens: `usage`, `token_usage`, `tokens`.
 pub(super) fn is_usage(key: &[u8]) -> bool {
     let first = key.iter().find(|byte| byte.is_ascii_alphabetic());
     is_named_usage(key) || matches!(first, Some(b't' | b'T')) && is_about_tokens(Normal::of(key).text())
+}
+
+/// Returns whether a document of this type has only counts of tokens: `token_stat`, `token_count`.
+pub(super) fn is_statistics(kind: &[u8]) -> bool {
+    let mut kind = Normal::of(kind);
+    kind.text()
+        .strip_prefix(b"token")
+        .is_some_and(|rest| rest.starts_with(b"stat") || rest.starts_with(b"count"))
 }
 
 /// Returns whether a member has the parts of a count: `inputTokenDetails`, `output_token_details`.
@@ -347,6 +360,11 @@ mod tests {
             ("total_output_tokens", Some(Field::Output)),
             ("candidates-token-count", Some(Field::Output)),
             ("totalTokens", Some(Field::Total)),
+            ("tokens_used", Some(Field::Total)),
+            ("tokensUsed", Some(Field::Total)),
+            ("used_tokens", Some(Field::Total)),
+            ("prompt_tokens_used", Some(Field::Input)),
+            ("inputTextTokenCounts", Some(Field::InputPart)),
             ("num_total_tokens", Some(Field::Total)),
             ("reasoning_output_tokens", Some(Field::Reasoning)),
             ("total_thought_tokens", Some(Field::Thoughts)),
@@ -422,6 +440,16 @@ mod tests {
         }
         for key in ["a", "per_second", "max", "limit", "tokens", ""] {
             assert!(!is_part(key.as_bytes()), "{key}");
+        }
+    }
+
+    #[test]
+    fn a_document_of_statistics_is_known_by_its_type() {
+        for kind in ["token_stat", "token_stats", "tokenStatistics", "token_count"] {
+            assert!(is_statistics(kind.as_bytes()), "{kind}");
+        }
+        for kind in ["token", "tokens", "message", "stat", ""] {
+            assert!(!is_statistics(kind.as_bytes()), "{kind}");
         }
     }
 

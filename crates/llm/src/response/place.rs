@@ -72,6 +72,8 @@ pub(crate) enum Node {
     /// A count or an object with counts in metadata. Clients can set metadata too, but only to text.
     MetadataCount(Field),
     MetadataCounts,
+    /// A count in an object in metadata. There may be an object for each call of a model.
+    MetadataPart(Field),
     /// A string that may contain a whole document.
     Quoted,
     /// Salesforce's object around generated text, next to the provider's own answer without it.
@@ -102,6 +104,8 @@ pub(crate) enum Node {
     /// The name of a count that has its value in another member of the same object.
     CountName,
     CountValue,
+    /// Such a value whose own name says that it counts tokens. Without another name, it is a total.
+    TokenValue,
     /// Anthropic's list of samplings of one message.
     Iterations,
     /// The request's own metadata. A provider may put an object with counts there.
@@ -150,6 +154,8 @@ pub(crate) enum Node {
     Found(Field),
     /// A count of tokens in an unlisted place, in a list of results.
     FoundInList(Field),
+    /// A count of tokens in an unlisted object of counts, or a list of the counts of several calls.
+    Series(Field),
     /// A count of tokens in the document itself, or in one of its parts.
     Own(Field),
     /// A count in a unit other than tokens.
@@ -171,6 +177,8 @@ pub(crate) enum Node {
     Response,
     Output,
     Outputs,
+    /// An element of a list of outputs.
+    OutputItem,
     Candidates,
     CandidateContent,
     Content,
@@ -257,7 +265,9 @@ impl Node {
             Node::ToolUsage => return Node::Tool,
             Node::Count(field) => return part(field, key).map_or(Node::Other, Node::Count),
             Node::Own(field) => return part(field, key).map_or(Node::Other, Node::Own),
-            Node::Found(field) => return part(field, key).map_or(Node::Other, Node::Found),
+            Node::Found(field) | Node::Series(field) => {
+                return part(field, key).map_or(Node::Other, Node::Found);
+            }
             Node::FoundInList(field) => return part(field, key).map_or(Node::Other, Node::FoundInList),
             Node::FoundDetails { in_list } => {
                 return match detail(key) {
@@ -266,13 +276,22 @@ impl Node {
                     _ => Node::Other,
                 };
             }
-            Node::CountValue => return aside(key, Node::ListedCounts),
+            Node::CountValue | Node::TokenValue => return aside(key, Node::ListedCounts),
             Node::Errors => return Node::Error,
             Node::Unknown if matches!(key, b"base64" | b"b64_json") => return Node::Media,
-            Node::Unknown | Node::Embedding | Node::Amount | Node::MetadataText => return self,
+            Node::MetadataText => return names::field(key, false).map_or(self, Node::MetadataPart),
+            Node::Unknown | Node::Embedding | Node::Amount => return self,
             Node::Around if names::is_named_usage(key) => return Node::ListedCounts,
             Node::Around => return Node::Unknown,
             Node::DataItem => return Node::Data.child_of_item(key),
+            // The server builds the elements. An object in place of the list may come from the model.
+            Node::OutputItem => {
+                return match Node::Outputs.listed(key, events) {
+                    Node::Unknown if names::is_named_usage(key) => Node::ListedCounts,
+                    Node::Unknown => names::field(key, false).map_or(Node::Unknown, Node::FoundInList),
+                    known => known,
+                };
+            }
             Node::Metadata if names::is_usage(key) => return Node::MetadataCounts,
             Node::MetadataCounts => return aside(key, Node::Counts),
             Node::Metadata => {
@@ -323,11 +342,12 @@ impl Node {
                 _ => Node::Other,
             },
             Node::Cumulative => match aside(key, Node::Aside) {
-                found @ (Node::Found(_) | Node::Counts) => found,
+                found @ (Node::Found(_) | Node::Series(_) | Node::Counts) => found,
                 _ => Node::Other,
             },
             Node::Metrics => match aside(key, Node::Aside) {
-                found @ (Node::Found(_) | Node::Counts) => found,
+                Node::Found(field) | Node::Series(field) => Node::Series(field),
+                Node::Counts => Node::Counts,
                 _ => Node::Other,
             },
             Node::Verdict
@@ -459,8 +479,10 @@ impl Node {
                 | Node::MetadataCounts
                 | Node::Found(_)
                 | Node::FoundInList(_)
+                | Node::Series(_)
                 | Node::FoundDetails { .. }
                 | Node::CountValue
+                | Node::TokenValue
         )
     }
 
@@ -470,10 +492,12 @@ impl Node {
             self,
             Node::Found(_)
                 | Node::FoundInList(_)
+                | Node::Series(_)
                 | Node::FoundDetails { .. }
                 | Node::Counts
                 | Node::ListedCounts
                 | Node::MetadataCount(_)
+                | Node::MetadataPart(_)
                 | Node::MetadataCounts
                 | Node::MessageMetadata
                 | Node::MessageUsage
@@ -482,13 +506,14 @@ impl Node {
                 | Node::PairValue
                 | Node::CountName
                 | Node::CountValue
+                | Node::TokenValue
         )
     }
 
     /// Returns the level of the counts in this object, which is `depth` objects deep. The results in a list
-    /// are at the level of the list.
+    /// are at the level of the list. Metadata of the whole document are at the level of the document.
     pub(super) fn level(self, depth: u32) -> u32 {
-        if self == Node::Results { depth.saturating_sub(1) } else { depth }
+        if matches!(self, Node::Results | Node::Meta) { depth.saturating_sub(1) } else { depth }
     }
 
     /// Returns whether a model may have written the members of this object, which is `depth` objects deep.
@@ -522,10 +547,12 @@ impl Node {
                 | Node::Own(_)
                 | Node::Found(_)
                 | Node::FoundInList(_)
+                | Node::Series(_)
                 | Node::Iteration(_)
                 | Node::ToolCount(_)
                 | Node::PairValue
                 | Node::CountValue
+                | Node::TokenValue
                 | Node::Tokens
                 | Node::CacheCount
         )
@@ -537,6 +564,8 @@ impl Node {
             Node::Aside => Node::Listed,
             Node::Counts | Node::Usage | Node::TotalUsage => Node::ListedCounts,
             Node::Data => Node::DataItem,
+            Node::Outputs => Node::OutputItem,
+            Node::Series(field) => Node::FoundInList(field),
             Node::Errors => Node::Error,
             Node::MessageId => Node::MessageAuthor,
             Node::EventId | Node::DocumentId => Node::ClassName,

@@ -52,6 +52,8 @@ pub(super) struct Report {
     pub(super) failed: bool,
     pub(super) cause: Option<Cause>,
     reported: Option<(Source, Tally)>,
+    /// The cache writes in reports that did not count.
+    written: u64,
     /// The delivered characters before the open document.
     delivered: u64,
     /// The largest number of characters that one event repeated from others.
@@ -122,6 +124,10 @@ impl Report {
         let results = self.unusual.as_ref().filter(|unusual| unusual.results.len() > 1);
         let results = results.and_then(|unusual| unusual.results.sum());
         let usage = self.calls().or(results).or(reported.map(|(_, usage)| usage));
+        let usage = usage.map(|usage| match usage.cache_write {
+            0 => Usage { cache_write: self.written.min(usage.input.saturating_sub(usage.cached)), ..usage },
+            _ => usage,
+        });
         match self.unusual.as_ref().map(|unusual| unusual.extra).filter(|extra| !extra.is_zero()) {
             Some(extra) => Some(usage.unwrap_or_default().plus(extra.usage())),
             None => usage,
@@ -264,6 +270,8 @@ impl Report {
             _ => earlier > source || is_less_certain(earlier),
         };
         if self.reported.is_some_and(is_worse) {
+            // A less reliable report may be the only one that counts cache writes. They are a part of the input.
+            self.written = self.written.max(tally.usage().cache_write);
             return;
         }
         if !self.document.reports {

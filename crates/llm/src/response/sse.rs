@@ -22,6 +22,8 @@ pub(super) struct EventStream {
     has_data: bool,
     /// The number of bytes of the current line's value that were skipped.
     passed: usize,
+    /// Whether anything but comments and blank lines has arrived.
+    has_content: bool,
     /// An event to compare others with.
     template: Template,
 }
@@ -43,6 +45,8 @@ enum LineState {
     Ignored,
     /// In a line that is not a field.
     Stray,
+    /// In a document that follows comments. Some gateways send them to keep a connection open.
+    Documents,
 }
 
 impl EventStream {
@@ -83,9 +87,18 @@ impl EventStream {
     fn event<'a>(&mut self, mut bytes: &'a [u8], scanner: &mut Scanner, to: &mut Report) -> &'a [u8] {
         let mut is_blank = false;
         while !bytes.is_empty() && !is_blank {
+            if self.state == LineState::Documents {
+                scanner.feed(bytes, to);
+                return &[];
+            }
             if let [b'\n', rest @ ..] = bytes {
                 is_blank = self.end_of_line(scanner, to);
                 bytes = rest;
+                continue;
+            }
+            if !self.has_content && self.begins_document(bytes) {
+                to.events = false;
+                self.state = LineState::Documents;
                 continue;
             }
             let end = memchr2(b'\n', b'\r', bytes).unwrap_or(bytes.len());
@@ -102,6 +115,10 @@ impl EventStream {
             is_blank = self.end_of_line(scanner, to);
         }
         bytes
+    }
+
+    fn begins_document(&self, bytes: &[u8]) -> bool {
+        self.state == LineState::Name && self.length == 0 && matches!(bytes.first(), Some(b'{' | b'['))
     }
 
     /// Reads a part of a line.
@@ -141,7 +158,10 @@ impl EventStream {
         let Some((_, value)) = rest.split_first() else { return rest };
         match self.name.get(..self.length) {
             Some(b"data") => self.begin_data(scanner, to),
-            Some(b"event") => self.state = LineState::Event,
+            Some(b"event") => {
+                self.has_content = true;
+                self.state = LineState::Event;
+            }
             Some(b"") => self.state = LineState::Comment,
             Some(b"id" | b"retry") => self.state = LineState::Ignored,
             _ => {
@@ -157,6 +177,7 @@ impl EventStream {
     fn stray(&mut self, to: &mut Report) {
         to.unread(self.name.get(..self.length).unwrap_or_default());
         self.length = 0;
+        self.has_content = true;
         self.state = LineState::Stray;
     }
 
@@ -173,6 +194,7 @@ impl EventStream {
 
     fn begin_data(&mut self, scanner: &mut Scanner, to: &mut Report) {
         self.state = LineState::Data;
+        self.has_content = true;
         if self.has_data {
             scanner.feed(b"\n", to);
         }
@@ -214,7 +236,7 @@ impl EventStream {
                 to.ended_in_error = true;
                 to.error_event = true;
             }
-            to.usage_event = names::is_named_usage(name);
+            to.usage_event = names::is_named_usage(name) || names::is_statistics(name);
             to.has_whole_messages = calls::has_whole_messages(name);
         }
         if self.state == LineState::Name
@@ -240,6 +262,22 @@ mod tests {
         let mut stream = EventStream::default();
         stream.feed(first.as_bytes(), &mut Scanner::default(), &mut report);
         second.len() - stream.template.read(second.as_bytes(), &mut report).len()
+    }
+
+    #[test]
+    fn a_document_may_follow_comments_but_not_text() {
+        let document = "{\"usage\": {\"prompt_tokens\": 5, \"completion_tokens\": 6}}";
+        let total = |body: &str| {
+            let (mut report, mut stream) = (Report::default(), EventStream::default());
+            report.events = true;
+            let mut scanner = Scanner::default();
+            body.as_bytes().chunks(1).for_each(|byte| stream.feed(byte, &mut scanner, &mut report));
+            report.usage().map(|usage| usage.total)
+        };
+        assert_eq!(total(&format!(": wait\n\n: wait\r\n\r\n{document}")), Some(11));
+        for before in ["it is:\n", "data: it is\n\n", "event: answer\n", "retried\n\n"] {
+            assert_eq!(total(&format!("{before}{document}")), None, "{before}");
+        }
     }
 
     #[test]

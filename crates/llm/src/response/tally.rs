@@ -167,6 +167,14 @@ impl Tally {
         fields.iter().map(|field| self.or_zero(*field)).fold(0, u64::saturating_add)
     }
 
+    /// Returns what was added since this earlier state.
+    pub(super) fn since(mut self, earlier: &Tally) -> Tally {
+        for (mine, earlier) in self.values.iter_mut().zip(earlier.values) {
+            *mine = mine.saturating_sub(earlier);
+        }
+        self
+    }
+
     /// Adds the usage of another result.
     pub(super) fn add(&mut self, other: &Tally) {
         for (mine, more) in self.values.iter_mut().zip(other.values) {
@@ -384,6 +392,17 @@ pub fn count(token: &[u8]) -> Option<u64> {
     Some(value)
 }
 
+/// Parses a count in text that groups its digits by thousands: `1,234`.
+pub(super) fn grouped_count(text: &[u8]) -> Option<u64> {
+    let mut groups = text.trim_ascii().split(|byte| matches!(byte, b',' | b'_' | b' '));
+    let first = groups.next().filter(|first| first.len() <= 3)?;
+    let append = |value: u64, group: &[u8]| {
+        let group = (group.len() == 3).then(|| short_count(group))??;
+        value.checked_mul(1000)?.checked_add(group).filter(|value| *value <= MAX_COUNT)
+    };
+    groups.try_fold(short_count(first)?, append)
+}
+
 /// Parses a short number that has only digits.
 fn short_count(token: &[u8]) -> Option<u64> {
     if token.is_empty() || token.len() > SHORT_COUNT {
@@ -414,6 +433,29 @@ fn exponent(token: &[u8]) -> Option<i32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_count_in_text_may_group_its_digits() {
+        let table: &[(&str, Option<u64>)] = &[
+            ("1,234", Some(1234)),
+            (" 12,345,678 ", Some(12_345_678)),
+            ("1_234", Some(1234)),
+            ("1 234", Some(1234)),
+            ("7", Some(7)),
+            ("1,23", None),
+            ("1,2345", None),
+            ("1234,567", None),
+            (",123", None),
+            ("1,,234", None),
+            ("1,-23", None),
+            ("-1,234", None),
+            ("9,999,999,999,999,999,999,999", None),
+            ("", None),
+        ];
+        for (text, expected) in table {
+            assert_eq!(grouped_count(text.as_bytes()), *expected, "{text}");
+        }
+    }
 
     #[test]
     fn a_count_is_a_whole_number_from_zero_to_two_to_the_53() {

@@ -11,7 +11,13 @@ pub(super) fn aside(key: &[u8], place: Node) -> Node {
     let is_listed = matches!(place, Node::Listed | Node::ListedCounts);
     let is_named = matches!(place, Node::Counts | Node::ListedCounts);
     let details = Node::FoundDetails { in_list: is_listed };
-    let found = |field| if is_listed { Node::FoundInList(field) } else { Node::Found(field) };
+    // The keys of objects of counts never name lists of token ids.
+    let found = |field| match place {
+        _ if is_listed => Node::FoundInList(field),
+        Node::Counts => Node::Series(field),
+        _ if key.ends_with(b"ounts") => Node::Series(field),
+        _ => Node::Found(field),
+    };
     if let Some(field) = names::frequent(key) {
         return field.map_or(if key.ends_with(b"details") { details } else { place }, found);
     }

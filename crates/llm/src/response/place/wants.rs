@@ -13,8 +13,10 @@ impl JsonPlace for Node {
             | Node::Found(_)
             | Node::FoundInList(_)
             | Node::CountValue
+            | Node::TokenValue
             | Node::Tokens => Wants::ScalarOrObject,
             Node::MessageId | Node::EventId => Wants::ScalarOrArray,
+            Node::Series(_) => Wants::ScalarOrContainer,
             Node::Iteration(_)
             | Node::ToolCount(_)
             | Node::OtherUnit
@@ -33,6 +35,7 @@ impl JsonPlace for Node {
             | Node::MessageAuthor
             | Node::ClassName
             | Node::MetadataCount(_)
+            | Node::MetadataPart(_)
             | Node::CallMark
             | Node::CacheCount => Wants::Scalar,
             Node::Status(_)

@@ -10,7 +10,7 @@ use crate::response::found::{DoubtfulUsage, OpenMember};
 use crate::response::names;
 use crate::response::place::Node;
 use crate::response::stored::StoredAnswer;
-use crate::response::tally::{Field, Tally, count};
+use crate::response::tally::{Field, Tally, count, grouped_count};
 use serde_json::Value;
 
 /// The type or class of a chunk of a message in LangChain. The usage of all chunks adds up. Messages that the state of an
@@ -74,6 +74,7 @@ impl Reader for Report {
 
     fn close(&mut self, node: Node) {
         if !node.belongs_to_counts() {
+            self.found.close_object();
             self.member.depth = self.member.depth.saturating_sub(1);
         }
         let (source, covers) = match node {
@@ -115,7 +116,7 @@ impl Reader for Report {
             Node::Metrics | Node::CacheDetails | Node::ListedCounts => return self.take_pair(node),
             Node::Count(field) if !self.open.close_parts(field) => return self.misplaced(node),
             Node::Own(field) if !self.own.close_parts(field) => return self.misplaced(node),
-            Node::Found(field) => {
+            Node::Found(field) | Node::Series(field) => {
                 self.found.close_parts(&self.member, field);
                 return self.trace_effect();
             }
@@ -159,7 +160,7 @@ impl Reader for Report {
         match node {
             Node::Count(_) | Node::Own(_) if null => {}
             // Clients can set metadata too, but only to text, so a number comes from the provider.
-            Node::MetadataCount(_) => self.count_at(node, token),
+            Node::MetadataCount(_) | Node::MetadataPart(_) => self.count_at(node, token),
             node if node.is_count() => self.count_at(node, token),
             Node::PartialMark => self.document.is_partial = token == Some(b"true"),
             Node::ErrorCode if !matches!(token, Some(b"null" | b"0" | b"false")) => self.fail(),
@@ -202,9 +203,16 @@ impl Reader for Report {
 
     fn word(&mut self, node: Node, word: Option<&[u8]>) {
         match node {
-            node if node.is_count() => self.count_at(node, word),
+            node if node.is_count() => match word.and_then(grouped_count) {
+                Some(count) => self.set_count(node, Some(count)),
+                None => self.count_at(node, word),
+            },
             Node::PairName => self.unusual().pair.0 = word.and_then(|word| names::field(word, false)),
-            Node::CountName => self.unusual().pair.0 = word.and_then(|word| names::field(word, true)),
+            Node::CountName => {
+                let unusual = self.unusual();
+                unusual.pair.0 = word.and_then(|word| names::field(word, true));
+                unusual.pair_has_name = true;
+            }
             Node::CacheTtl => {
                 let lives_long = word == Some(b"1h");
                 self.unusual().pair.0 =
@@ -336,6 +344,7 @@ impl Report {
             Node::TextAgain => &mut self.document.text_again,
             Node::TextParts => &mut self.document.text_parts,
             Node::Amount => &mut self.document.amounts,
+            Node::Aside => &mut self.document.aside,
             Node::MetadataText => &mut self.doubtful_usage.metadata,
             _ => &mut self.document.text,
         };
@@ -382,7 +391,11 @@ impl Report {
             member.level = parent.level(member.depth);
             member.may_be_generated = parent.may_be_generated(member.depth);
             member.is_message = matches!(parent, Node::AgentMessage);
+            if matches!(node, Node::Counts | Node::ListedCounts) {
+                self.found.begin_breakdown(member.level);
+            }
             self.doubtful_usage.is_in_metadata |= matches!(parent, Node::Metadata);
+            self.doubtful_usage.is_in_part |= matches!(node, Node::MetadataPart(_));
         }
         self.marked(node)
     }
@@ -449,7 +462,7 @@ impl Report {
             self.trace_effect();
             self.ended_in_error = true;
         }
-        self.document.is_usage |= names::is_named_usage(kind);
+        self.document.is_usage |= names::is_named_usage(kind) || names::is_statistics(kind);
         self.document.is_call |= STEPS.contains(&kind);
         self.document.is_chunk |= kind == MESSAGE_CHUNK;
         self.document.mute |= kind == b"error";

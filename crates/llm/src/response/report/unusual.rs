@@ -26,6 +26,9 @@ pub(super) struct Unusual {
     pub(super) media: MediaText,
     /// A count with its name and its value in separate members.
     pub(super) pair: (Option<Field>, Option<u64>),
+    /// Whether the value's name says that it counts tokens, and whether there is a name for the count.
+    pub(super) pair_counts_tokens: bool,
+    pub(super) pair_has_name: bool,
 }
 
 impl Report {
@@ -66,7 +69,10 @@ impl Report {
     pub(super) fn take_pair(&mut self, node: Node) {
         self.trace_effect();
         let Some(unusual) = &mut self.unusual else { return };
-        if let (Some(field), Some(value)) = std::mem::take(&mut unusual.pair) {
+        let is_total = std::mem::take(&mut unusual.pair_counts_tokens) && !unusual.pair_has_name;
+        unusual.pair_has_name = false;
+        let (field, value) = std::mem::take(&mut unusual.pair);
+        if let (Some(field), Some(value)) = (field.or(is_total.then_some(Field::Total)), value) {
             match node {
                 Node::Metrics => self.found.set(&mut self.member, field, value),
                 Node::ListedCounts => self.found.add(&mut self.member, field, value),
@@ -102,6 +108,9 @@ impl Report {
         }
         self.end_member();
         self.named_level = level;
+        if self.doubtful_usage.is_in_part {
+            self.member.doubtful = self.characters_so_far();
+        }
         if self.doubtful_usage.is_in_metadata {
             self.doubtful_metadata = self.doubtful_metadata.max(self.doubtful_usage.metadata);
         }
@@ -112,15 +121,19 @@ impl Report {
 
     /// Parses a count of tokens, which may be a string.
     pub(super) fn count_at(&mut self, node: Node, token: Option<&[u8]>) {
+        self.set_count(node, token.and_then(|token| count(token.trim_ascii())));
+    }
+
+    pub(super) fn set_count(&mut self, node: Node, value: Option<u64>) {
         self.trace_effect();
-        let value = token.and_then(|token| count(token.trim_ascii()));
         match (node, value) {
             (Node::Count(field), Some(value)) => self.open.set(field, value),
             (Node::Own(field), Some(value)) => self.own.set(field, value),
             (Node::Tokens, Some(value)) => self.open.set(Field::Total, value),
             (Node::Count(_) | Node::Own(_), None) => self.misplaced(node),
             (Node::FoundInList(field), Some(value)) => self.found.add(&mut self.member, field, value),
-            (Node::Found(field) | Node::MetadataCount(field), Some(value)) => {
+            (Node::MetadataPart(field), Some(value)) => self.found.add(&mut self.member, field, value),
+            (Node::Found(field) | Node::Series(field) | Node::MetadataCount(field), Some(value)) => {
                 self.found.set(&mut self.member, field, value);
             }
             (Node::Iteration(field) | Node::ToolCount(field), Some(value)) => {
@@ -128,6 +141,11 @@ impl Report {
             }
             (Node::PairValue | Node::CountValue | Node::CacheCount, Some(value)) => {
                 self.unusual().pair.1 = Some(value);
+            }
+            (Node::TokenValue, Some(value)) => {
+                let unusual = self.unusual();
+                unusual.pair.1 = Some(value);
+                unusual.pair_counts_tokens = true;
             }
             _ => {}
         }
