@@ -5,8 +5,9 @@ use crate::{artefacts, wait};
 use rustix::process::Signal;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 use tempfile::TempDir;
 
@@ -226,8 +227,26 @@ impl Redis {
     /// Restarts Redis on the same port, with its data on disk.
     pub fn restart(&mut self) {
         self.process.kill();
+        self.repair();
         self.process = spawn(&self.program, &self.folder, self.port, &self.arguments);
         assert!(self.becomes_ready(), "Redis does not come back:\n{}", self.log());
+    }
+
+    /// Removes a transaction that a kill has left incomplete at the end of the append-only file, with Redis's own tool.
+    /// Redis itself may remove only a part of it, and then writes the next transaction into the rest. So the next start
+    /// would replay half of the transaction (valkey-io/valkey#4342).
+    fn repair(&self) {
+        let manifest = self.folder.path().join("appendonlydir/appendonly.aof.manifest");
+        if !manifest.exists() {
+            return;
+        }
+        let mut tool = Command::new(&self.program);
+        tool.arg0("redis-check-aof").arg("--fix").arg(&manifest).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut tool = tool.spawn().expect("redis-check-aof starts");
+        // It asks before it changes the file. If there is nothing to change, it has ended.
+        let _ = tool.stdin.take().map(|mut answer| answer.write_all(b"y\n"));
+        let told = tool.wait_with_output().expect("redis-check-aof ends");
+        assert!(told.status.success(), "redis-check-aof: {}", String::from_utf8_lossy(&told.stdout));
     }
 
     pub fn log(&self) -> String {
