@@ -10,6 +10,7 @@ mod call;
 mod conversation;
 mod farewell;
 mod record;
+mod session_model;
 mod upgrade;
 
 pub use record::SocketRecord;
@@ -29,6 +30,7 @@ use policy::model::UsageReporting;
 use protocol::call::CallFailure;
 use protocol::trace::TraceContext;
 use protocol::wire::kuadrant::service::ratelimit::v1::ReserveResponse;
+use session_model::SessionModel;
 
 /// An action for the shell.
 #[derive(Clone, Debug, PartialEq)]
@@ -100,8 +102,8 @@ pub struct Socket {
     reporting: Option<UsageReporting>,
     /// The time of the current event.
     now: u64,
-    /// The API's name for the model, if its messages do not name it.
-    model: Option<String>,
+    /// The model, as the upgrade and the messages name it.
+    model: SessionModel,
     numbers: u64,
     /// Whether the client is Codex, which needs its own error type.
     is_codex: bool,
@@ -147,7 +149,7 @@ impl Socket {
         Some(Self {
             api,
             in_force,
-            model: facts.path().and_then(SocketApi::model_of),
+            model: SessionModel::from(facts.path().and_then(SocketApi::model_of)),
             facts: Box::new(facts),
             client: MessageReader::new(Peer::Client, none, max, memory),
             server: MessageReader::new(Peer::Server, none, MAX_SERVER_MESSAGE, memory),

@@ -37,13 +37,18 @@ impl Play {
     }
 
     fn open_with(path: &str, access: BodyAccess) -> Self {
-        let document = json!({
+        let limits = json!({"all": {"rates": [{"limit": 10_000_000, "window": "1h"}]}});
+        Self::open_limited(path, access, &json!({ "limits": limits }))
+    }
+
+    fn open_limited(path: &str, access: BodyAccess, spec: &Value) -> Self {
+        let mut document = json!({
             "apiVersion": "weir.dev/v1alpha1", "kind": "TokenRateLimitPolicy", "metadata": {"name": "p"},
             "spec": {
                 "targetRef": {"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "g"},
-                "limits": {"all": {"rates": [{"limit": 10_000_000, "window": "1h"}]}},
             },
         });
+        document["spec"].as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
         let plan = Plan::new(vec![Policy::read(&document).expect("a good policy")]).with_body(access);
         let plan = ActivePlan::Plan(Arc::new(plan));
         let mut facts = Facts::default();
@@ -361,5 +366,69 @@ fn a_socket_is_metered_if_a_limit_depends_on_the_length_of_its_calls() {
         }
         let upgrade = judge_upgrade(&plan, facts, &MemoryBudget::default(), [1, 2, 3, 4]);
         assert!(matches!(upgrade, Upgrade::Socket(_)), "{when}: {upgrade:?}");
+    }
+}
+
+#[test]
+fn a_second_name_of_the_model_does_not_replace_the_first() {
+    let spec = json!({
+        "limits": {
+            "big": {"when": [{"predicate": "llm.model == 'big'"}], "rates": [{"limit": 10_000_000, "window": "1h"}]},
+            "money": {"rates": [{"limit": "100.00", "unit": "usd", "window": "1h"}]},
+        },
+        "prices": [
+            {"model": "mini", "input": "1", "output": "1"},
+            {"model": "big", "input": "100", "output": "100"},
+        ],
+    });
+    let held = |path: &str, messages: &[Value]| {
+        let mut play = Play::open_limited(path, BodyAccess::Buffer(1 << 20), &spec);
+        messages.iter().for_each(|message| play.ask(message));
+        play.held
+    };
+    let create = || json!({"type": "response.create", "response": {"max_output_tokens": 1000}});
+    let update = |model: &str| json!({"type": "session.update", "session": {"model": model}});
+    let named = |place: &str| {
+        let mut message = create();
+        *message.pointer_mut(place).unwrap() = json!({"max_output_tokens": 1000, "model": "mini"});
+        message
+    };
+    let top = json!({"type": "response.create", "model": "mini", "response": {"max_output_tokens": 1000}});
+    let cancel = json!({"type": "response.cancel", "model": "mini"});
+    let setup = |more: Value| {
+        let mut setup = json!({"setup": {"model": "big"}});
+        setup.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        setup
+    };
+    let turn = |more: Value| {
+        let mut turn =
+            json!({"clientContent": {"turns": [{"parts": [{"text": "hi"}]}], "turnComplete": true}});
+        turn.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        turn
+    };
+    let mini = || json!({"model": "mini"});
+    let none = || json!({});
+    for (path, messages) in [
+        ("/v1/realtime?model=big", vec![update("mini"), create()]),
+        ("/v1/realtime?model=big", vec![top]),
+        ("/v1/realtime?model=big", vec![named("/response")]),
+        ("/v1/realtime?model=big", vec![cancel, create()]),
+        ("/v1/realtime?model=big", vec![update("mini"), update("big"), update("mini"), create()]),
+        ("/v1/realtime?mod%65l=big", vec![create()]),
+        ("/v1/realtime?model=mini&model=big", vec![create()]),
+        ("/openai/realtime?model=mini&deployment=big", vec![create()]),
+        (GEMINI, vec![setup(none()), turn(mini())]),
+        (GEMINI, vec![setup(mini()), turn(none())]),
+    ] {
+        let held = held(path, &messages);
+        assert!(held.len() == 2 && held[1] >= 100_000, "{path} {}: {held:?}", json!(messages));
+    }
+    for (path, messages) in [
+        ("/v1/realtime?model=mini", vec![create()]),
+        ("/v1/realtime?model=mini", vec![update("mini"), create()]),
+        ("/v1/realtime", vec![update("mini"), create()]),
+    ] {
+        let held = held(path, &messages);
+        assert!(held.len() == 1 && held[0] < 2000, "{path} {}: {held:?}", json!(messages));
     }
 }

@@ -81,6 +81,27 @@ fn resolved(path: &str) -> String {
     spelled
 }
 
+/// Returns whether a server may find a `.` or `..` segment in the path, even if it decodes the path twice.
+pub(crate) fn has_dot_segments(path: &str) -> bool {
+    let decoded = percent_decoded(path);
+    let decoded = percent_decoded(&decoded);
+    let mut segments = decoded.split(['/', '\\']).map(before_semicolon);
+    segments.any(|segment| matches!(segment, "." | ".."))
+}
+
+/// Returns the value of a parameter with one of these keys in the path's query. Two different values are joined with
+/// a comma. Some servers ignore the case of keys.
+pub(crate) fn query_name(path: &str, keys: &[&str]) -> Option<String> {
+    let (_, query) = path.split('#').next()?.split_once('?')?;
+    let is_one = |key: &str| keys.iter().any(|known| known.eq_ignore_ascii_case(&percent_decoded(key)));
+    let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+    let values = pairs.filter(|(key, value)| !value.is_empty() && is_one(key));
+    let mut values = values.map(|(_, value)| percent_decoded(value));
+    let first = values.next()?;
+    let other = values.find(|other| *other != first);
+    Some(other.map_or_else(|| first.to_string(), |other| format!("{first},{other}")))
+}
+
 /// Returns a path segment without its parameters.
 pub fn before_semicolon(segment: &str) -> &str {
     segment.split(';').next().unwrap_or_default()

@@ -1,5 +1,6 @@
 //! One call inside a socket, and how messages are assigned to calls.
 
+use super::session_model::SessionModel;
 use super::{CallTimes, Next, Socket, SocketEffect, State};
 use crate::exchange::{ActivePlan, Effect, Event, Exchange};
 use crate::refusal::Denial;
@@ -226,8 +227,8 @@ impl Socket {
         next: Next<'_>,
     ) -> Option<Asked> {
         let (event, model) = self.api.client(self.client.message(), whole);
-        if let Some(model) = &model {
-            self.model.clone_from(&Some(model.clone()));
+        if let Some(model) = model {
+            self.model.add(model);
         }
         match event {
             ClientEvent::Other => {
@@ -247,7 +248,7 @@ impl Socket {
             ClientEvent::Call | ClientEvent::WarmUp => {}
         }
         let text = self.client.message().to_vec();
-        let body = self.with_model(text, model.is_some());
+        let body = self.with_model(text);
         let earlier = self.conversation.input_of(&body);
         let (number, start, edited) = self.begin(&body, whole, Kind::of(&event), earlier, effects, next);
         let input = self.message_input();
@@ -319,7 +320,7 @@ impl Socket {
         effects: &mut Vec<SocketEffect>,
         next: Next<'_>,
     ) -> Option<usize> {
-        let body = self.with_model(b"{}".to_vec(), false);
+        let body = self.with_model(b"{}".to_vec());
         let earlier = if kind == Kind::Aside { 0 } else { self.conversation.input_of(&body) };
         let (number, start, _) = self.begin(&body, true, kind, earlier, effects, next);
         if let Start::Refused(denial) = start {
@@ -399,14 +400,18 @@ impl Socket {
         self.in_force.clone()
     }
 
-    /// If messages do not name the model, the session's model applies.
-    fn with_model(&self, text: Vec<u8>, named: bool) -> Vec<u8> {
-        let Some(model) = self.model.as_ref().filter(|_| !named && self.api != SocketApi::Responses) else {
-            return text;
+    /// Adds the session's model to a message. A message of the Responses API names its own.
+    fn with_model(&self, text: Vec<u8>) -> Vec<u8> {
+        let model = match &self.model {
+            _ if self.api == SocketApi::Responses => return text,
+            SessionModel::Unnamed => return text,
+            SessionModel::Named(model) => Value::from(model.as_str()),
+            // A number is no model's name, so the model is unknown.
+            SessionModel::Several => Value::from(0),
         };
         match serde_json::from_slice(&text) {
             Ok(Value::Object(mut message)) => {
-                message.insert("model".to_owned(), model.as_str().into());
+                message.insert("model".to_owned(), model);
                 Value::Object(message).to_string().into_bytes()
             }
             _ => text,

@@ -88,7 +88,9 @@ impl super::Spelled {
 
 impl super::BodyFacts {
     fn size(&self) -> usize {
-        let texts = [&self.body().model, &self.body().user, &self.body().session, &self.body().route.model];
+        let route = &self.body().route;
+        let texts =
+            [&self.body().model, &self.body().user, &self.body().session, &route.model, &route.query_model];
         let texts = texts.map(|text| text.as_ref().map_or(0, String::len));
         let pointed = self.pointed.iter().map(|(pointer, value)| {
             let value = value.as_ref().map_or(0, tree::size);

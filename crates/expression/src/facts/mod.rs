@@ -235,7 +235,13 @@ impl Facts {
     pub fn asked_model(&self) -> Result<String, &'static str> {
         match &self.body {
             Some(body) => body.model().map(|model| model.unwrap_or_default().to_owned()),
-            None => Ok(self.path().and_then(|path| Route::of(path).model).unwrap_or_default()),
+            None => {
+                let route = self.path().map(Route::of).unwrap_or_default();
+                let is_known =
+                    !route.model_is_unsure && (route.model.is_some() || route.query_model.is_none());
+                let model = is_known.then(|| route.model.unwrap_or_default());
+                model.ok_or("the path or the query may name several models")
+            }
         }
     }
 

@@ -372,9 +372,16 @@ fn conclude(route: Route, gathered: &Gather, mut condition: Condition, length: u
 /// Returns the model, and whether it is present but unreadable. If the path names the model, the model in the
 /// body is ignored. If the server may use several models, none of them is known.
 fn model(route: &Route, gathered: &Gather) -> (Option<String>, bool) {
-    if route.model.is_some() {
-        return (route.model.clone(), false);
+    if route.model.is_some() || route.model_is_unsure {
+        return (route.model.clone(), route.model_is_unsure);
     }
+    match (&route.query_model, model_of_body(route, gathered)) {
+        (Some(query), (model, _)) if model.as_ref() != Some(query) => (None, true),
+        (_, of_body) => of_body,
+    }
+}
+
+fn model_of_body(route: &Route, gathered: &Gather) -> (Option<String>, bool) {
     let alias = &gathered.model_id;
     let given = [
         Some(&gathered.model),

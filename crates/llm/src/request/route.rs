@@ -4,7 +4,7 @@
 use super::tokenless::TokenlessMatch;
 use super::{Dialect, Operation, RequestBody, tokenless};
 use crate::providers::{ReadPath, all};
-use crate::spelling::{before_semicolon, percent_decoded};
+use crate::spelling::{self, before_semicolon, percent_decoded};
 use std::borrow::Cow;
 
 /// The information in a path.
@@ -16,6 +16,10 @@ pub struct Route {
     pub operation: Option<Operation>,
     /// The model, if the path names it. The upstream then ignores the model in the body.
     pub model: Option<String>,
+    /// Whether servers read different models in the path, for example because it has `..` or `%2F`.
+    pub model_is_unsure: bool,
+    /// The model in the query. LiteLLM prefers it to the body's model, and other servers ignore it.
+    pub query_model: Option<String>,
     /// Whether the response is a stream, if the path decides that.
     pub stream: Option<bool>,
     /// Whether the call uses tokens if its body contains something for a model to answer.
@@ -46,14 +50,40 @@ impl Route {
                 Self { dialect, operation: Some(operation), body_decides, ..route }
             }
             // If in doubt, the call may use tokens, and the body decides.
-            None if route.operation.is_some_and(|operation| !operation.uses_tokens()) => Self::default(),
+            None if route.operation.is_some_and(|operation| !operation.uses_tokens()) => {
+                Self { model_is_unsure: route.model_is_unsure, ..Self::default() }
+            }
             None => route,
         }
     }
 
     fn that_generates(path: &str) -> Self {
         let end = path.bytes().position(|byte| matches!(byte, b'?' | b'#'));
-        let path = end.and_then(|end| path.get(..end)).unwrap_or(path);
+        let before = end.and_then(|end| path.get(..end)).unwrap_or(path);
+        let route = Self::as_spelled(before);
+        // Some servers resolve `..` and decode `%2F` before they look for the model, and others do not.
+        let resolved = spelling::path(before).map(|(resolved, _)| Self::as_spelled(&resolved));
+        let is_unsure = resolved.as_ref().is_some_and(|resolved| !route.names_model_of(resolved, before));
+        let is_of_open_ai = [Some(&route), resolved.as_ref()].into_iter().flatten().any(|route| {
+            route.dialect == Dialect::OpenAi && route.operation.is_some_and(Operation::uses_tokens)
+        });
+        let query_model = if is_of_open_ai { spelling::query_name(path, &["model"]) } else { None };
+        let model = route.model.filter(|_| !is_unsure);
+        Self { model, model_is_unsure: is_unsure, query_model, ..route }
+    }
+
+    /// Returns whether the path names the same model if it is resolved. An encoded slash may be a part of the
+    /// model's name.
+    fn names_model_of(&self, resolved: &Self, path: &str) -> bool {
+        match (self.model.as_deref(), resolved.model.as_deref()) {
+            (Some(model), Some(last)) if !spelling::has_dot_segments(path) => {
+                model == last || model.strip_suffix(last).is_some_and(|before| before.ends_with('/'))
+            }
+            (model, resolved) => model == resolved,
+        }
+    }
+
+    fn as_spelled(path: &str) -> Self {
         let segments = path.split('/').filter(|segment| !segment.is_empty());
         if !path.bytes().any(|byte| matches!(byte, b'%' | b';')) {
             return Self::of_segments(&segments.collect::<Vec<_>>());
@@ -77,7 +107,8 @@ impl Route {
     /// Adds the model of `/openai/deployments/{deployment}/chat/completions` or `/engines/{model}/completions`.
     /// `before` are the segments before the name of the call. LiteLLM accepts models with slashes.
     pub(crate) fn with_deployment(mut self, before: &[&str]) -> Self {
-        let at = before.iter().position(|segment| matches!(*segment, "deployments" | "engines"));
+        // Azure ignores the case of its paths.
+        let at = before.iter().position(|segment| is_one_of(&["deployments", "engines"], segment));
         let mut model = at.and_then(|at| before.get(at.saturating_add(1)..)).unwrap_or_default();
         while let [rest @ .., last] = model
             && (*last == "extensions" || tokenless::is_version(last))
@@ -328,6 +359,61 @@ mod tests {
                 ..Route::default()
             };
             assert_eq!(Route::of(path), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_model_that_servers_read_differently_is_unsure() {
+        for path in [
+            "/openai/deployments/mini/../big/chat/completions",
+            "/openai/deployments/mini/../../../v1/chat/completions",
+            "/openai/deployments/mini%2F..%2Fbig/chat/completions",
+            "/openai/deployments/mini/%252e%252e/big/chat/completions",
+            "/openai/deployments/mini\\..\\big/chat/completions",
+            "/openai/deployments/mini;/..;x/big/chat/completions",
+            "/openai/deployments%2Fbig/chat/completions",
+            "/openai/deployments/big%2Fchat%2Fcompletions",
+            "/v1beta/models/mini%2F..%2Fbig:generateContent",
+            "/model/mini/../big/converse",
+            "/v2/models/mini/../big/infer",
+        ] {
+            let route = Route::of(path);
+            assert_eq!((route.model, route.model_is_unsure), (None, true), "{path}");
+            assert!(Route::of_request("POST", path, true).model_is_unsure, "{path}");
+        }
+        for (path, model) in [
+            ("/openai/deployments/big/chat/completions", Some("big")),
+            ("/openai/Deployments/big/chat/completions", Some("big")),
+            ("/openai/./deployments//big/chat/completions/", Some("big")),
+            ("/openai/deployments/o%2Fbig/chat/completions", Some("o/big")),
+            ("/v1beta/models/google%2Fbig:generateContent", Some("google/big")),
+            (
+                "/model/arn%3Aaws%3Abedrock%3Aus-east-1%3A1%3Ainference-profile%2Fus.x/converse",
+                Some("arn:aws:bedrock:us-east-1:1:inference-profile/us.x"),
+            ),
+            ("/v1/x/../chat/completions", None),
+            ("/v1//chat%2Fcompletions/", None),
+        ] {
+            let route = Route::of(path);
+            assert_eq!((route.model.as_deref(), route.model_is_unsure), (model, false), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_query_may_name_a_model() {
+        for (path, model) in [
+            ("/v1/chat/completions?model=big", Some("big")),
+            ("/v1/embeddings?x=1&mod%65l=o%2Fbig#model=y", Some("o/big")),
+            ("/v1/chat%2Fcompletions?model=big", Some("big")),
+            ("/v1/chat/completions?model=big&model=big", Some("big")),
+            ("/v1/chat/completions?model=big&model=mini", Some("big,mini")),
+            ("/v1/chat/completions?model=&model", None),
+            ("/v1/chat/completions#?model=big", None),
+            ("/v1/messages?model=big", None),
+            ("/v1/listen?model=nova", None),
+            ("/v1/models?model=big", None),
+        ] {
+            assert_eq!(Route::of(path).query_model.as_deref(), model, "{path}");
         }
     }
 }

@@ -2,7 +2,7 @@
 //! where it ends. The path of the upgrade determines the API.
 
 use crate::request::{Operation, Route};
-use crate::spelling::percent_decoded;
+use crate::spelling::{percent_decoded, query_name};
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use std::borrow::Cow;
@@ -69,14 +69,10 @@ impl SocketApi {
         }
     }
 
-    /// Returns the model that the path of the upgrade names.
+    /// Returns the model that the path of the upgrade names. Two different names are joined, so that they are no
+    /// model's name: servers differ in which one they use.
     pub fn model_of(path: &str) -> Option<String> {
-        let (_, query) = path.split_once('?')?;
-        let named = |name: &str| {
-            let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
-            pairs.find(|(key, _)| *key == name).map(|(_, value)| percent_decoded(value).into_owned())
-        };
-        named("model").or_else(|| named("deployment"))
+        query_name(path, &["model", "deployment"])
     }
 
     /// Returns the kind of a client's message, and the model that it names. `whole` is true if the message is
@@ -241,7 +237,11 @@ impl<'t> EventMembers<'t> {
                 self.continues |= map.next_value::<Option<IgnoredAny>>()?.is_some();
             }
             (Scope::Message | Scope::Response | Scope::Session, "model") => {
-                self.model = map.next_value_seed(Text)?.or(self.model.take());
+                let model = map.next_value_seed(Text)?;
+                self.model = match (self.model.take(), model) {
+                    (Some(first), Some(other)) if first != other => Some(format!("{first},{other}").into()),
+                    (first, other) => first.or(other),
+                };
             }
             (Scope::Response, "id") | (Scope::Message, "response_id") => {
                 self.id = map.next_value_seed(Text)?.or(self.id.take());
