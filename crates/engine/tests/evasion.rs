@@ -3,11 +3,14 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use engine::exchange::{ActivePlan, Effect, Event, Exchange, ReservationId};
+use engine::outbox::{CommitRoute, Outbox};
 use expression::facts::Facts;
 use policy::model::Policy;
 use policy::plan::{BodyAccess, Plan};
 use prost::Message;
-use protocol::wire::kuadrant::service::ratelimit::v1::ReserveRequest;
+use protocol::call;
+use protocol::wire::envoy::service::ratelimit::v3::rate_limit_response::Code;
+use protocol::wire::kuadrant::service::ratelimit::v1::{CommitRequest, ReserveRequest, ReserveResponse};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -456,4 +459,101 @@ fn a_cost_is_charged_for_what_uses_no_tokens_too() {
     let limits = json!({"l": {"rates": [{"limit": 1000, "window": "1h", "cost": "7"}]}});
     let held = outcome(plan(&limits, &json!({}), BodyAccess::None), "GET", "/v1/models", "");
     assert_eq!(held, Ok(vec![7]));
+}
+
+/// What a request for `mini` holds of a limit for the model `big`, and of a limit in micro-USD.
+fn holds_of_big(path: &str, body: &Value, access: BodyAccess) -> (Vec<u64>, Vec<u64>) {
+    let only_big = json!({"l": {"when": [{"predicate": "llm.model == 'big'"}], "rates": tokens()}});
+    let usd = json!({"l": {"rates": [{"limit": "10.00", "unit": "usd", "window": "1h"}]}});
+    let prices = json!({"prices": [
+        {"model": "mini*", "input": "1", "output": "1"},
+        {"model": "big", "input": "100", "output": "100"},
+        {"model": "*", "input": "50", "output": "50"},
+    ]});
+    let held = |limits: &Value, more: &Value| {
+        outcome(plan(limits, more, access), "POST", path, &body.to_string()).unwrap()
+    };
+    (held(&only_big, &json!({})), held(&usd, &prices))
+}
+
+#[test]
+fn a_model_that_servers_read_differently_in_the_path_may_be_any() {
+    let buffer = BodyAccess::Buffer(1 << 20);
+    let body =
+        json!({"model": "mini", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 100});
+    for path in [
+        // An upstream such as nginx resolves these.
+        "/openai/deployments/mini/../big/chat/completions",
+        "/openai/deployments/mini%2F..%2Fbig/chat/completions",
+        "/v1beta/models/mini%2F..%2Fbig:generateContent",
+        "/model/mini/../big/converse",
+        // FastAPI decodes these, and LiteLLM uses the path's model.
+        "/openai/deployments%2Fbig/chat/completions",
+        "/openai/deployments/big%2Fchat%2Fcompletions",
+        // Azure ignores the case.
+        "/openai/Deployments/big/chat/completions",
+        // LiteLLM prefers the query's model, and others ignore it.
+        "/v1/chat/completions?model=big",
+        "/v1/chat%2Fcompletions?mod%65l=big",
+        "/v1/chat/completions?model=mini&model=big",
+    ] {
+        let (tokens, usd) = holds_of_big(path, &body, buffer);
+        assert!(tokens.len() == 1 && usd[0] >= 10_000, "{path}: {tokens:?} {usd:?}");
+        let (_, usd) = holds_of_big(path, &body, BodyAccess::None);
+        assert!(usd[0] >= 10_000, "{path} without its body: {usd:?}");
+    }
+    let without = json!({"messages": [{"role": "user", "content": "hello"}], "max_tokens": 100});
+    let not_mini = json!({"l": {"when": [{"predicate": "llm.model != 'mini'"}], "rates": tokens()}});
+    let path = "/v1/chat/completions?model=mini";
+    let held = outcome(plan(&not_mini, &json!({}), buffer), "POST", path, &without.to_string());
+    assert_eq!(held.unwrap().len(), 1, "a server may use its default model");
+
+    for path in [
+        "/openai/deployments/mini/chat/completions",
+        "/openai//deployments/mini/chat/completions/?api-version=1",
+        "/v1/chat/completions?model=mini",
+        "/v1/./chat/completions",
+    ] {
+        assert_eq!(holds_of_big(path, &body, buffer), (vec![], vec![101]), "{path}");
+    }
+}
+
+/// The charges if the client leaves before the response.
+fn charge_of_left(path: &str, body: &Value) -> Vec<u64> {
+    let limits = json!({"l": {"rates": tokens()}});
+    let plan = plan(&limits, &json!({}), BodyAccess::Buffer(1 << 20));
+    let id = ReservationId { prefix: "w".into(), number: 1 };
+    let mut exchange = Exchange::new(ActivePlan::Plan(Arc::new(plan)), id);
+    let mut facts = Facts::default();
+    facts.header(":path", path.as_bytes());
+    facts.header(":method", b"POST");
+    exchange.handle(Event::Request { facts, bodiless: false });
+    exchange.handle(Event::RequestBody { body: body.to_string().as_bytes(), end: true });
+    let reply = ReserveResponse { code: Code::Ok.into(), ..ReserveResponse::default() }.encode_to_vec();
+    exchange.handle(Event::Reply(call::reply(Ok(&reply))));
+    let mut outbox = Outbox::new(1);
+    for effect in exchange.handle(Event::Closed) {
+        if let Effect::Commit(settlement) = effect {
+            outbox.push(settlement);
+        }
+    }
+    let commit = CommitRequest::decode(&*outbox.send(CommitRoute::Unary, 0).unwrap().message).unwrap();
+    commit.descriptors.iter().map(|one| one.hits_addend.unwrap_or_default()).collect()
+}
+
+#[test]
+fn a_background_result_is_charged_if_its_creator_leaves_at_once() {
+    // The result can be read in a thread or a conversation, or in a list of runs.
+    let chat = json!({"model": "m", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 5000});
+    for (path, body, charge) in [
+        ("/v1/threads/t/runs", json!({"instructions": "hello", "max_completion_tokens": 5000}), 5000),
+        ("/v1/responses", json!({"input": "hello", "background": true, "max_output_tokens": 5000}), 5000),
+        ("/async/chat/completions", json!({"request": chat}), 5000),
+    ] {
+        assert!(charge_of_left(path, &body)[0] > charge, "{path}");
+    }
+    let response = json!({"input": "hello", "max_output_tokens": 5000});
+    for (path, body) in [("/v1/chat/completions", chat), ("/v1/responses", response)] {
+        assert_eq!(charge_of_left(path, &body), [1], "{path}");
+    }
 }

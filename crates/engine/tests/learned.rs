@@ -275,6 +275,26 @@ fn responses_that_end_early_or_report_nothing_show_that_a_maximum_is_ignored() {
 
 /// Otherwise, a client could use another unknown name in each request.
 #[test]
+fn an_estimate_does_not_show_that_a_maximum_is_ignored() {
+    let worker = Worker::new();
+    let own = json!({ "model": "m", "input": "hello", "max_output_tokens": 1 });
+    let mut odd = own.clone();
+    odd.as_object_mut().unwrap().extend([
+        ("background".to_owned(), json!(true)),
+        ("extra".to_owned(), json!({ "max_tokens": 50_000 })),
+    ]);
+    let held = |request: &Value| worker.send_to("/v1/responses", "free", request, |_| {})["free"];
+    for leaves_early in [true, false] {
+        worker.send_to("/v1/responses", "free", &odd, |exchange| {
+            if !leaves_early {
+                exchange.handle(Event::Response(ResponseHead { status: 200, ..ResponseHead::default() }));
+            }
+        });
+        assert_eq!(held(&own), 1, "a client cannot make the holds of others grow");
+    }
+}
+
+#[test]
 fn an_unreadable_or_long_name_of_a_model_is_no_way_out() {
     for model in [json!(["a", "b"]), json!("m".repeat(1000))] {
         let worker = Worker::new();

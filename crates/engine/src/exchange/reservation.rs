@@ -314,9 +314,16 @@ impl Reservation {
         self.commit(&vec![0; self.holds.len()])
     }
 
-    /// Handles a client that left before the response to a forwarded request. The input is charged.
+    /// Handles a client that left before the response to a forwarded request. The input is charged. The provider
+    /// continues a background result, which clients can find without its id, so its estimated output is charged.
     pub(super) fn unanswered(mut self) -> Vec<Effect> {
-        let usage = if self.tokenless { Usage::default() } else { estimated(self.input(), 0) };
+        let output = match self.role {
+            ResultRole::Creates { asked: true } => self.estimate.output,
+            ResultRole::Creates { asked: false } | ResultRole::Reads(_) | ResultRole::None => 0,
+        };
+        let usage = if self.tokenless { Usage::default() } else { estimated(self.input(), output) };
+        // No response has shown anything about its length.
+        self.lesson = None;
         self.charge(ResponseFacts { usage, ..ResponseFacts::default() }, UsageSource::Estimated)
     }
 
