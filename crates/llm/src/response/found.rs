@@ -43,19 +43,18 @@ pub(super) struct DoubtfulUsage {
 #[derive(Clone, Debug, Default)]
 pub(super) struct FoundCounts {
     levels: Vec<Level>,
-    /// Whether an object has members with counts that may be breakdowns of one usage.
-    has_breakdown: bool,
-    breakdown: Breakdown,
+    /// The open member with counts that may be one of several breakdowns of one usage.
+    breakdown: Option<Breakdown>,
 }
 
-/// The counts in lists that one member of an object adds: `per_turn_usage`, `per_model_usage`.
-#[derive(Clone, Debug, Default)]
+/// The counts in lists that one member of an object adds: `per_turn_usage`, `per_model_usage`. Such lists are rare.
+#[derive(Clone, Debug)]
 struct Breakdown {
     level: u32,
-    /// The sum before this member.
-    before: Tally,
+    /// The sum before this member, if there was one.
+    before: Option<Box<Tally>>,
     /// What an earlier member of the same object added.
-    earlier: Option<Tally>,
+    earlier: Option<Box<Tally>>,
 }
 
 /// The counts at one level of the document.
@@ -92,38 +91,32 @@ impl FoundCounts {
     /// Begins a member of an object that may contain a list of counts.
     pub(super) fn begin_breakdown(&mut self, level: u32) {
         self.end_breakdown();
-        let before = self.listed_mut(level).map(|listed| *listed).unwrap_or_default();
-        let is_same = self.has_breakdown && self.breakdown.level == level;
-        let earlier = self.breakdown.earlier.take().filter(|_| is_same);
-        self.has_breakdown = true;
-        self.breakdown = Breakdown { level, before, earlier };
+        let before = self.listed_mut(level).map(|listed| Box::new(*listed));
+        let earlier = self.breakdown.take().filter(|breakdown| breakdown.level == level);
+        let earlier = earlier.and_then(|breakdown| breakdown.earlier);
+        self.breakdown = Some(Breakdown { level, before, earlier });
     }
 
     /// Ends that member. If an earlier member of the same object has added the same counts, both are
     /// breakdowns of one usage, and only one of them counts.
     fn end_breakdown(&mut self) {
-        if !self.has_breakdown {
-            return;
+        let Some(mut breakdown) = self.breakdown.take() else { return };
+        if let Some(listed) = self.listed_mut(breakdown.level) {
+            let before = breakdown.before.as_deref().copied().unwrap_or_default();
+            let added = listed.since(&before);
+            if breakdown.earlier.as_ref().is_some_and(|earlier| earlier.usage() == added.usage()) {
+                *listed = before;
+            } else if !added.is_zero() {
+                breakdown.earlier = Some(Box::new(added));
+            }
         }
-        let Breakdown { level, before, earlier } = self.breakdown.clone();
-        let Some(listed) = self.listed_mut(level) else { return };
-        let added = listed.since(&before);
-        if added.is_zero() {
-            return;
-        }
-        if earlier.is_some_and(|earlier| earlier.usage() == added.usage()) {
-            *listed = before;
-        } else {
-            self.breakdown.earlier = Some(added);
-        }
+        self.breakdown = Some(breakdown);
     }
 
     /// Ends the object with those members.
     pub(super) fn close_object(&mut self) {
-        if self.has_breakdown {
-            self.end_breakdown();
-            self.has_breakdown = false;
-        }
+        self.end_breakdown();
+        self.breakdown = None;
     }
 
     fn listed_mut(&mut self, depth: u32) -> Option<&mut Tally> {
