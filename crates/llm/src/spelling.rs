@@ -2,13 +2,14 @@
 //! trailing slash or `;x`, percent-encoded, with a port or in capitals. Predicates that compare them must not
 //! depend on the client's choice, and not every proxy can be configured to normalise all of these.
 
+use memchr::{memchr, memchr_iter, memchr2, memchr3};
 use std::borrow::Cow;
 
 /// Normalises `:path` as lenient servers read it: percent-decoded once, without `.`, `..`, empty segments,
 /// `;x` and a trailing slash. The query stays unchanged. Returns the path and the length of the part before
 /// the `?`, or `None` if the path is already normalised.
 pub fn path(path: &str) -> Option<(String, usize)> {
-    let end = path.find(['?', '#']).unwrap_or(path.len());
+    let end = memchr2(b'?', b'#', path.as_bytes()).unwrap_or(path.len());
     let (before, after) = path.split_at_checked(end)?;
     if is_plain(before) && !after.starts_with('#') {
         return None;
@@ -48,15 +49,9 @@ fn is_plain(path: &str) -> bool {
     if !path.starts_with('/') || path == "/" {
         return true;
     }
-    let mut previous = 0;
-    for byte in path.bytes() {
-        let odd = matches!(byte, b'%' | b';' | b'\\') || (previous == b'/' && matches!(byte, b'/' | b'.'));
-        if odd {
-            return false;
-        }
-        previous = byte;
-    }
-    previous != b'/'
+    let bytes = path.as_bytes();
+    let is_odd = |slash: usize| matches!(bytes.get(slash.saturating_add(1)), None | Some(b'/' | b'.'));
+    memchr3(b'%', b';', b'\\', bytes).is_none() && !memchr_iter(b'/', bytes).any(is_odd)
 }
 
 fn resolved(path: &str) -> String {
@@ -92,6 +87,7 @@ pub(crate) fn has_dot_segments(path: &str) -> bool {
 /// Returns the value of a parameter with one of these keys in the path's query. Two different values are joined with
 /// a comma. Some servers ignore the case of keys.
 pub(crate) fn query_name(path: &str, keys: &[&str]) -> Option<String> {
+    memchr(b'?', path.as_bytes())?;
     let (_, query) = path.split('#').next()?.split_once('?')?;
     let is_one = |key: &str| keys.iter().any(|known| known.eq_ignore_ascii_case(&percent_decoded(key)));
     let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
