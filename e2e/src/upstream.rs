@@ -159,7 +159,8 @@ impl Answer {
 
     fn chunked(&self) -> bool {
         // A response with status 204 has no body, and no header that describes one.
-        self.status != 204 && !self.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case(b"content-length"))
+        self.status != 204
+            && !self.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case(b"content-length"))
     }
 
     fn head_bytes(&self) -> Vec<u8> {

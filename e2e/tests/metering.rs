@@ -42,7 +42,9 @@ enum Delivery {
 impl Delivery {
     fn all(exchange: &MeteredExchange) -> &'static [Self] {
         let is_plain = !exchange.headers.contains_key("content-encoding");
-        match is_plain && !exchange.cut && exchange.hangup_after.is_none() {
+        // An empty body is no gzip.
+        let has_body = !exchange.chunks().concat().is_empty();
+        match is_plain && has_body && !exchange.cut && exchange.hangup_after.is_none() {
             true => &[Self::AsRecorded, Self::InTwo, Self::Compressed],
             false => &[Self::AsRecorded],
         }
