@@ -245,7 +245,10 @@ impl Variables {
                 self.compare_with(right, left);
             }
             (operators::IN, Expr::List(list)) => {
-                if let Some(first) = list.elements.first() {
+                // The literals of a mixed list are of no one kind.
+                if let Some((first, others)) = list.elements.split_first()
+                    && others.iter().all(|other| kind(other) == kind(first))
+                {
                     self.compare_with(left, first);
                 }
             }
@@ -254,16 +257,7 @@ impl Variables {
     }
 
     fn compare_with(&mut self, value: &mut IdedExpr, literal: &IdedExpr) {
-        let is_converted = matches!(
-            &literal.expr,
-            Expr::Literal(
-                LiteralValue::Boolean(_)
-                    | LiteralValue::Int(_)
-                    | LiteralValue::UInt(_)
-                    | LiteralValue::Double(_)
-            )
-        );
-        if is_converted && self.named(value).is_some_and(|lookup| lookup.is_in_body()) {
+        if kind(literal).is_some() && self.named(value).is_some_and(|lookup| lookup.is_in_body()) {
             *value = global(COMPARABLE, vec![std::mem::take(value), literal.clone()]);
         }
     }
@@ -328,6 +322,23 @@ fn searched(call: &mut CallExpr, name: &str, looped: bool) {
     into_global(call, name);
     if looped {
         call.args.iter_mut().for_each(charge);
+    }
+}
+
+/// The kind of a literal that servers convert other values to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum ConvertedKind {
+    Boolean,
+    Number,
+}
+
+fn kind(literal: &IdedExpr) -> Option<ConvertedKind> {
+    match &literal.expr {
+        Expr::Literal(LiteralValue::Boolean(_)) => Some(ConvertedKind::Boolean),
+        Expr::Literal(LiteralValue::Int(_) | LiteralValue::UInt(_) | LiteralValue::Double(_)) => {
+            Some(ConvertedKind::Number)
+        }
+        _ => None,
     }
 }
 

@@ -209,6 +209,10 @@ fn a_value_that_servers_may_convert_fails_a_comparison() {
             [fails, fails, "false", fails, "true", "true", "false", "false", "false", "false"],
         ),
         (
+            "requestBodyJSON('/tier') in [5, 'true']",
+            ["false", "true", "false", "false", "true", "true", "false", "false", "false", "false"],
+        ),
+        (
             "5 == requestBodyJSON('/tier')",
             [fails, fails, "false", fails, "true", "true", "false", "false", "false", "false"],
         ),

@@ -172,7 +172,8 @@ fn by_words(key: &[u8], named: bool) -> Option<Field> {
 
 /// Returns whether a key with a word for tokens is about the used ones: `tokens_used`, `usedTokens`.
 fn is_used(key: &[u8]) -> bool {
-    key.ends_with(b"used") || key.ends_with(b"Used") || key.starts_with(b"used")
+    let is_unused = key.ends_with(b"unused") || key.ends_with(b"Unused");
+    !is_unused && (key.ends_with(b"used") || key.ends_with(b"Used") || key.starts_with(b"used"))
 }
 
 /// Returns whether an object with this name counts tokens: `usage`, `token_usage`, `tokens`.
@@ -363,6 +364,7 @@ mod tests {
             ("tokens_used", Some(Field::Total)),
             ("tokensUsed", Some(Field::Total)),
             ("used_tokens", Some(Field::Total)),
+            ("tokens_unused", None),
             ("prompt_tokens_used", Some(Field::Input)),
             ("inputTextTokenCounts", Some(Field::InputPart)),
             ("num_total_tokens", Some(Field::Total)),

@@ -104,7 +104,7 @@ pub(crate) enum Node {
     /// The name of a count that has its value in another member of the same object.
     CountName,
     CountValue,
-    /// Such a value whose own name says that it counts tokens. Without another name, it is a total.
+    /// A count whose key says that it counts tokens: `tokens`. If no other member names it, it is a total.
     TokenValue,
     /// Anthropic's list of samplings of one message.
     Iterations,
