@@ -3,8 +3,9 @@
 instructions.py MODULE [BEFORE]   compares two modules, if BEFORE is given
 
 Unlike times, the counts are the same on every machine and however busy it is. They leave out what Envoy does in host
-calls, and the copying of memory, which is one instruction however long it takes. Wasmtime runs the module and counts.
-This program stands in for Envoy, and for an adapter that admits all requests and grants all leases.
+calls. Wasmtime runs the module and counts. It counts each byte that is copied or filled at once as one instruction,
+although that takes far less time. This program stands in for Envoy, and for an adapter that admits all requests and
+grants all leases.
 """
 import collections, json, sys
 import wasmtime
