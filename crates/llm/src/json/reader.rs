@@ -97,6 +97,10 @@ pub(crate) trait Reader {
     fn text(&mut self, place: Self::Place, piece: &[u8]);
     /// Called with a number of characters of a string if only their number matters.
     fn characters(&mut self, place: Self::Place, characters: u64);
+    /// Like [`Reader::characters`], with the text. Its escape sequences are complete.
+    fn counted_text(&mut self, place: Self::Place, _text: &[u8], characters: u64) {
+        self.characters(place, characters);
+    }
     /// Called with a number or literal, or with `None` if it is too long.
     fn scalar(&mut self, place: Self::Place, token: Option<&[u8]>);
     /// Called with a short string in place of a scalar, or with `None` if it is too long.

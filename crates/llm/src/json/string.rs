@@ -95,8 +95,9 @@ impl<P: JsonPlace> Scanner<P> {
     /// Counts text up to its closing quote, or up to an incomplete escape sequence.
     fn text<'a>(&mut self, bytes: &'a [u8], to: &mut impl Reader<Place = P>) -> &'a [u8] {
         let (weight, end) = text_weight(bytes);
-        to.characters(self.place, weight);
-        bytes.get(end..).unwrap_or_default()
+        let (text, rest) = bytes.split_at(end.min(bytes.len()));
+        to.counted_text(self.place, text, weight);
+        rest
     }
 
     /// Returns whether only the number of characters matters.

@@ -51,6 +51,8 @@ pub(super) struct FoundCounts {
 #[derive(Clone, Debug)]
 struct Breakdown {
     level: u32,
+    /// Whether the member's name says that it is a breakdown.
+    is_named: bool,
     /// The sum before this member, if there was one.
     before: Option<Box<Tally>>,
     /// What an earlier member of the same object added.
@@ -89,22 +91,24 @@ impl FoundCounts {
     }
 
     /// Begins a member of an object that may contain a list of counts.
-    pub(super) fn begin_breakdown(&mut self, level: u32) {
+    pub(super) fn begin_breakdown(&mut self, level: u32, is_named: bool) {
         self.end_breakdown();
         let before = self.listed_mut(level).map(|listed| Box::new(*listed));
         let earlier = self.breakdown.take().filter(|breakdown| breakdown.level == level);
         let earlier = earlier.and_then(|breakdown| breakdown.earlier);
-        self.breakdown = Some(Breakdown { level, before, earlier });
+        self.breakdown = Some(Breakdown { level, is_named, before, earlier });
     }
 
-    /// Ends that member. If an earlier member of the same object has added the same counts, both are
-    /// breakdowns of one usage, and only one of them counts.
+    /// Ends that member. If two breakdowns in the same object have added the same counts, both are of one usage,
+    /// and only one of them counts.
     fn end_breakdown(&mut self) {
         let Some(mut breakdown) = self.breakdown.take() else { return };
         if let Some(listed) = self.listed_mut(breakdown.level) {
             let before = breakdown.before.as_deref().copied().unwrap_or_default();
             let added = listed.since(&before);
-            if breakdown.earlier.as_ref().is_some_and(|earlier| earlier.usage() == added.usage()) {
+            if !breakdown.is_named {
+                // The members report separate work.
+            } else if breakdown.earlier.as_ref().is_some_and(|earlier| earlier.usage() == added.usage()) {
                 *listed = before;
             } else if !added.is_zero() {
                 breakdown.earlier = Some(Box::new(added));

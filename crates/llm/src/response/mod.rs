@@ -24,6 +24,7 @@ mod raw;
 mod report;
 mod results;
 mod search;
+mod so_far;
 mod sse;
 mod stored;
 mod tally;
@@ -227,6 +228,9 @@ pub struct MeterReading {
 /// The assumed number of characters per token.
 pub const CHARACTERS_PER_TOKEN: u64 = 4;
 
+/// The number of tokens that one reported token of output cannot account for.
+const LEAST_TEXT: u64 = 16;
+
 /// The number of characters of names, roles and the like that a document may contain beside its text.
 const NAMES: u64 = 256;
 
@@ -275,15 +279,19 @@ impl MeterReading {
         let delivered = self.delivered.div_ceil(CHARACTERS_PER_TOKEN);
         // A report before all of the text may count only the first token (Anthropic's `message_start`).
         let is_early = self.uncovered == self.delivered && usage.output.saturating_mul(4) < delivered;
-        let has_output = usage.output > 0 && !is_early;
-        if self.other_unit || has_output && usage.input > 0 {
+        // Some servers report one token of each, whatever was used (FastGPT).
+        let is_certain = !self.quoted && self.doubtful == 0 && self.doubtful_total == 0;
+        let is_constant = is_certain && usage.input == 1 && usage.output == 1 && delivered >= LEAST_TEXT;
+        let has_output = usage.output > 0 && !is_early && !is_constant;
+        let has_input = usage.input > 0 && !is_constant;
+        if self.other_unit || has_output && has_input {
             return usage;
         }
         if self.only_total && usage.total > 0 {
             let output = if usage.output > 0 { usage.output } else { delivered.min(usage.total) };
             return Usage { output, input: usage.total.saturating_sub(output), ..usage };
         }
-        let input = if usage.input > 0 { usage.input } else { prompt };
+        let input = if has_input { usage.input } else { prompt.max(usage.input) };
         let output = if has_output { usage.output } else { delivered };
         Usage { input, output, total: input.saturating_add(output), ..usage }
     }

@@ -229,7 +229,25 @@ pub(super) fn is_named_usage(key: &[u8]) -> bool {
     // `last_token_usage` is a part of a larger count next to it.
     let mut key = Normal::of(key);
     let key = key.text();
-    !contains(key, b"tool") && !key.starts_with(b"last")
+    !contains(key, b"tool") && !is_of_last(key)
+}
+
+/// Returns whether a member counts only the last of several calls: `last`, `last_token_usage`.
+pub(super) fn is_of_last(key: &[u8]) -> bool {
+    key.get(..4).is_some_and(|first| first.eq_ignore_ascii_case(b"last"))
+}
+
+/// Returns whether a member divides one usage into parts: `per_turn_usage`, `usageByModel`, `model_usage`.
+pub(super) fn is_breakdown(key: &[u8]) -> bool {
+    const GROUPS: [&[u8]; 8] =
+        [b"agent", b"call", b"model", b"node", b"provider", b"request", b"step", b"turn"];
+    let is_preposition = |word: &[u8]| word.eq_ignore_ascii_case(b"per") || word.eq_ignore_ascii_case(b"by");
+    let is_word = key.split(|byte| !byte.is_ascii_alphanumeric()).any(is_preposition);
+    let starts =
+        |word: &[u8]| key.strip_prefix(word).and_then(<[u8]>::first).is_some_and(u8::is_ascii_uppercase);
+    let is_camel = starts(b"per") || starts(b"by") || contains(key, b"Per") || contains(key, b"By");
+    let mut key = Normal::of(key);
+    is_word || is_camel || GROUPS.iter().any(|group| contains(key.text(), group))
 }
 
 /// Returns whether a member of a count is the count itself: `tokens`, `tokenCount`, `value`.
@@ -452,6 +470,23 @@ mod tests {
         }
         for kind in ["token", "tokens", "message", "stat", ""] {
             assert!(!is_statistics(kind.as_bytes()), "{kind}");
+        }
+    }
+
+    #[test]
+    fn a_breakdown_is_known_by_its_name() {
+        for key in [
+            "per_turn_usage",
+            "usage_by_agent",
+            "usageByModel",
+            "perModelUsage",
+            "model_usage",
+            "USAGE_PER_DAY",
+        ] {
+            assert!(is_breakdown(key.as_bytes()), "{key}");
+        }
+        for key in ["usage", "draft_usage", "bytes_usage", "permitted_usage", "token_usage", ""] {
+            assert!(!is_breakdown(key.as_bytes()), "{key}");
         }
     }
 

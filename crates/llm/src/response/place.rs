@@ -59,8 +59,8 @@ pub(crate) enum Node {
     Listed,
     /// SambaStudio's object with generated text and its counts, in such a list.
     ListedValue,
-    /// An object that the server builds around generated text. All of it is [`Node::Unknown`], except for a
-    /// member with the name of usage.
+    /// An object that the server builds around generated text. All of it is [`Node::Unknown`], except for usage
+    /// and counts.
     Around,
     /// An object with counts in an unlisted place.
     Counts,
@@ -114,6 +114,8 @@ pub(crate) enum Node {
     MetadataText,
     /// Counts with the name in a separate member.
     Metrics,
+    /// A part of metrics. The counts of several parts are added up.
+    MetricsPart,
     PairName,
     PairValue,
 
@@ -182,6 +184,8 @@ pub(crate) enum Node {
     Candidates,
     CandidateContent,
     Content,
+    /// An element of a list of content.
+    ContentPart,
     /// Anthropic's `content_block`, Nova's `contentBlockDelta`: an object around text.
     Block,
     ToolCalls,
@@ -282,9 +286,15 @@ impl Node {
             Node::MetadataText => return names::field(key, false).map_or(self, Node::MetadataPart),
             Node::Unknown | Node::Embedding | Node::Amount => return self,
             Node::Around if names::is_named_usage(key) => return Node::ListedCounts,
-            Node::Around => return Node::Unknown,
+            Node::Around => return names::field(key, false).map_or(Node::Unknown, Node::FoundInList),
             Node::DataItem => return Node::Data.child_of_item(key),
             // The server builds the elements. An object in place of the list may come from the model.
+            Node::ContentPart => {
+                return match Node::Content.listed(key, events) {
+                    Node::Unknown if names::is_named_usage(key) => Node::ListedCounts,
+                    known => known,
+                };
+            }
             Node::OutputItem => {
                 return match Node::Outputs.listed(key, events) {
                     Node::Unknown if names::is_named_usage(key) => Node::ListedCounts,
@@ -348,6 +358,12 @@ impl Node {
             Node::Metrics => match aside(key, Node::Aside) {
                 Node::Found(field) | Node::Series(field) => Node::Series(field),
                 Node::Counts => Node::Counts,
+                Node::Aside => Node::MetricsPart,
+                _ => Node::Other,
+            },
+            Node::MetricsPart => match aside(key, Node::Listed) {
+                found @ (Node::FoundInList(_) | Node::ListedCounts) => found,
+                Node::Listed => Node::MetricsPart,
                 _ => Node::Other,
             },
             Node::Verdict
@@ -520,7 +536,13 @@ impl Node {
     pub(super) fn may_be_generated(self, depth: u32) -> bool {
         let is_of_server = matches!(
             self,
-            Node::Root | Node::Metadata | Node::Metrics | Node::Cumulative | Node::Usage | Node::Meta
+            Node::Root
+                | Node::Metadata
+                | Node::Metrics
+                | Node::MetricsPart
+                | Node::Cumulative
+                | Node::Usage
+                | Node::Meta
         );
         // The server itself lists messages in a member of the document.
         depth > 3 || depth > 1 && !is_of_server && !(depth == 2 && self == Node::AgentMessage)
@@ -565,6 +587,8 @@ impl Node {
             Node::Counts | Node::Usage | Node::TotalUsage => Node::ListedCounts,
             Node::Data => Node::DataItem,
             Node::Outputs => Node::OutputItem,
+            Node::Content => Node::ContentPart,
+            Node::Generation => Node::Listed,
             Node::Series(field) => Node::FoundInList(field),
             Node::Errors => Node::Error,
             Node::MessageId => Node::MessageAuthor,

@@ -101,6 +101,9 @@ impl Report {
     }
 
     fn quoted_text(&mut self, piece: &[u8]) {
+        if self.inside.is_none() {
+            self.compare_text(piece);
+        }
         self.characters(Node::Root, characters(piece));
     }
 }

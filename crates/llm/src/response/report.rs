@@ -10,6 +10,7 @@ use super::found::{DoubtfulUsage, FoundCounts, OpenMember};
 use super::quoted::{QuotedKind, QuotedText};
 use super::raw::Raw;
 use super::search::ResponseSearch;
+use super::so_far::TextSoFar;
 use super::tally::Tally;
 use super::template::Trace;
 use super::{CHARACTERS_PER_TOKEN, NAMES, Usage};
@@ -58,6 +59,8 @@ pub(super) struct Report {
     delivered: u64,
     /// The largest number of characters that one event repeated from others.
     repeated: u64,
+    /// The text that events have repeated.
+    text_so_far: TextSoFar,
     /// The characters of whole texts that may have been delivered in parts before.
     whole: u64,
     /// The bytes outside of documents.
@@ -76,6 +79,8 @@ pub(super) struct Report {
     unusual: Option<Box<Unusual>>,
     /// Whether the documents are elements of one array that is not a stream.
     list: bool,
+    /// Whether the open document follows another one in the array of an event.
+    pub(super) is_next_in_event: bool,
     /// Whether events are arrays. Agents send messages in this way.
     has_list_events: bool,
     pub(super) document: Document,
@@ -192,7 +197,8 @@ impl Report {
         // If the provider reports no output, strings beside vectors are names and types.
         let has_no_output = |(_, tally): &(Source, Tally)| !tally.tells_output();
         let media = self.unusual.as_ref().map_or(0, |unusual| unusual.media.weight());
-        let pieces = self.characters_so_far().saturating_add(media);
+        let pieces =
+            self.characters_so_far().saturating_sub(self.text_so_far.repeated()).saturating_add(media);
         // A model may have written some numbers in an unlisted place, but an embedding has many.
         let most_names = self.numbers.saturating_mul(CHARACTERS_PER_TOKEN).saturating_add(NAMES);
         let has_vectors = self.has_vectors || self.numbers > 0 && pieces <= most_names;
@@ -225,6 +231,16 @@ impl Report {
     pub(super) fn repeats_effects(&self) -> bool {
         let depends_on_state = self.error_event || self.usage_event || self.has_whole_messages;
         !depends_on_state && !self.has_list_events && self.inside.is_none() && self.search.is_none()
+    }
+
+    /// Returns whether an event may repeat the text of the one before it.
+    pub(super) fn may_repeat_text(&self) -> bool {
+        self.text_so_far.is_watching()
+    }
+
+    /// Records that an event has not repeated the text of the one before it.
+    pub(super) fn end_repeated_text(&mut self) {
+        self.text_so_far.end();
     }
 
     pub(super) fn begin_trace(&mut self) {
@@ -260,7 +276,13 @@ impl Report {
             true => earlier < Source::Named,
             false => self.is_plain && earlier == Source::Headers && source != Source::Headers,
         };
-        let is_worse = |(earlier, known): (Source, Tally)| match (known.is_zero(), tally.is_zero()) {
+        // A constant in place of usage is like a zero, next to counts from another place.
+        let is_nothing =
+            |one: &Tally, other: Source, mine: Source| one.is_zero() || mine != other && one.is_placeholder();
+        let is_worse = |(earlier, known): (Source, Tally)| match (
+            is_nothing(&known, source, earlier),
+            is_nothing(tally, earlier, source),
+        ) {
             (false, true) => true,
             (true, false) => false,
             // A sum is not less than one of its parts. If it is, a model may have written it.
@@ -283,9 +305,15 @@ impl Report {
         if let Some((_, earlier)) = self.before.filter(|(earlier, _)| *earlier == source) {
             merged = earlier;
             match covers {
-                Covers::Several if self.list => merged.add(tally),
+                Covers::Several if self.list || self.is_next_in_event => merged.add(tally),
                 _ => merged.merge(tally),
             }
+        } else if let Some((_, earlier)) =
+            self.before.filter(|_| tally.lacks_input() && self.doubtful.unwrap_or(0) == 0)
+        {
+            // Anthropic reports the input at the beginning, and the output at the end.
+            merged = earlier;
+            merged.merge(tally);
         }
         let doubtful = self.document.is_doubtful.then_some(self.member.doubtful);
         let earlier = self.doubtful.filter(|_| self.reported.is_some_and(|(earlier, _)| earlier == source));

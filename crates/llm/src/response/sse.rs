@@ -227,7 +227,7 @@ impl EventStream {
         if blank && self.has_data {
             self.has_data = false;
             scanner.end(to);
-            to.has_whole_messages = false;
+            to.end_event();
         }
         if self.state == LineState::InEvent {
             let name = self.name.get(..self.length).unwrap_or_default();

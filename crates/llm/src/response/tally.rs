@@ -111,6 +111,12 @@ impl Tally {
             || self.total().is_some() && self.values.iter().enumerate().all(is_zero)
     }
 
+    /// Returns whether the report is a constant in place of usage: one token of input, and one of output.
+    pub(super) fn is_placeholder(&self) -> bool {
+        let usage = self.usage();
+        usage.input == 1 && usage.output == 1
+    }
+
     /// Returns whether the report counts only something other than tokens.
     pub(super) fn is_of_other_unit(&self) -> bool {
         self.other_unit && self.values.iter().all(|value| *value == 0)
@@ -122,6 +128,11 @@ impl Tally {
         let rest = self.input().zip(self.total());
         output.into_iter().any(|field| self.or_zero(field) > 0)
             || rest.is_some_and(|(input, total)| total > input)
+    }
+
+    /// Returns whether no count includes the input.
+    pub(super) fn lacks_input(&self) -> bool {
+        self.total().is_none() && self.input().unwrap_or(0) == 0
     }
 
     /// Returns whether the report has any count other than the total.

@@ -254,6 +254,40 @@ fn usage_in_text_is_at_least_half_of_the_estimate() {
 }
 
 #[test]
+fn input_that_a_model_may_have_written_does_not_complete_a_report() {
+    let lines = |text: &str| {
+        let first = json!({"message": {"content": text, "usage": {"input_tokens": 70, "output_tokens": 1}}});
+        format!("{first}\n{}", json!({"usage": {"output_tokens": 40}}))
+    };
+    let usage = |text: &str| read(&lines(text)).usage.map(|usage| (usage.input, usage.output));
+    assert_eq!(usage(""), Some((70, 40)));
+    assert_eq!(usage(&"x".repeat(800)), Some((0, 40)));
+}
+
+#[test]
+fn usage_in_content_belongs_to_the_server_only_in_a_list() {
+    let usage = json!({"prompt_tokens": 12, "completion_tokens": 34});
+    let part = json!({"type": "text", "text": "Hi", "usage": usage});
+    assert_eq!(input_and_output(&json!({"content": [part, part]})), Some((24, 68)));
+    assert_eq!(input_and_output(&json!({"content": part})), None);
+    let tool = json!({"type": "tool_use", "input": {"usage": usage}});
+    assert_eq!(input_and_output(&json!({"content": [tool]})), None);
+}
+
+#[test]
+fn a_constant_in_place_of_usage_counts_only_for_little_text() {
+    let completed = |text: &str| {
+        let body = json!({"choices": [{"message": {"content": text}}],
+            "usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 1}});
+        let reading = read(&body.to_string());
+        let usage = reading.completed(reading.usage.unwrap(), 60);
+        (usage.input, usage.output)
+    };
+    assert_eq!(completed("Yes."), (1, 1));
+    assert_eq!(completed(&"x".repeat(400)), (60, 100));
+}
+
+#[test]
 fn the_messages_of_an_agent_add_up_once() {
     let user = json!({"type": "human", "id": "h", "content": "Hi"});
     let answer = |id: &str, input: u64| {

@@ -38,6 +38,7 @@ pub(super) fn aside(key: &[u8], place: Node) -> Node {
         Some(Meaning::Details) if is_named => Node::Other,
         Some(Meaning::Error) if !is_named => Node::Error,
         _ if is_label(key) => Node::Label,
+        _ if is_named && names::is_of_last(key) => Node::Other,
         // Some servers report the counts of each model or step in a nested object or list.
         _ if is_named => Node::ListedCounts,
         // Each member has the name of a model, and the counts of its calls.

@@ -69,6 +69,7 @@ impl JsonPlace for Node {
             | Node::Tool
             | Node::Metadata
             | Node::Metrics
+            | Node::MetricsPart
             | Node::Errors
             | Node::Cumulative
             | Node::MetadataCounts

@@ -55,6 +55,7 @@ impl Reader for Report {
             self.trace_effect();
             self.list |= !self.events;
             self.has_list_events |= self.events;
+            self.is_next_in_event = self.events && index > 0;
         }
         match &self.search {
             Some(search) => search.element(array, index),
@@ -270,6 +271,9 @@ impl Reader for Report {
                 if let Some(trace) = &mut self.trace {
                     trace.text(node, piece);
                 }
+                if self.is_compared(node) {
+                    self.text_so_far.add(piece);
+                }
                 self.add_text(node, characters(piece));
             }
         }
@@ -298,6 +302,13 @@ impl Reader for Report {
     fn characters(&mut self, node: Node, characters: u64) {
         self.trace_effect();
         self.add_text(node, characters);
+    }
+
+    fn counted_text(&mut self, node: Node, text: &[u8], characters: u64) {
+        if self.is_compared(node) {
+            self.text_so_far.add_escaped(text);
+        }
+        self.characters(node, characters);
     }
 
     fn skipped(&mut self, value: &[u8], is_string: bool) {
@@ -349,6 +360,46 @@ impl Report {
             _ => &mut self.document.text,
         };
         *count = count.saturating_add(characters);
+        if self.is_compared(node) {
+            self.text_so_far.add_characters(characters);
+        }
+    }
+
+    /// Returns whether text at this place may repeat that of an earlier event.
+    fn is_compared(&self, node: Node) -> bool {
+        self.text_so_far.is_watching()
+            && self.events
+            && !matches!(
+                node,
+                Node::Whole
+                    | Node::Notice
+                    | Node::Message
+                    | Node::Complaint
+                    | Node::Reasoning
+                    | Node::ReasoningContent
+                    | Node::ReasoningDetails
+                    | Node::TextAgain
+                    | Node::TextParts
+                    | Node::Amount
+                    | Node::MetadataText
+                    | Node::Media
+                    | Node::Embedding
+            )
+    }
+
+    /// Compares a piece of a string outside of documents.
+    pub(in crate::response) fn compare_text(&mut self, piece: &[u8]) {
+        if self.is_compared(Node::Root) {
+            self.text_so_far.add(piece);
+        }
+    }
+
+    /// Ends an event of a stream.
+    pub(in crate::response) fn end_event(&mut self) {
+        self.has_whole_messages = false;
+        self.is_next_in_event = false;
+        // Strings outside of documents.
+        self.text_so_far.end_document(true);
     }
 
     /// Ends a document that only has text.
@@ -356,6 +407,7 @@ impl Report {
         self.ended_in_error |= self.document.is_only_error();
         self.delivered = self.delivered.saturating_add(self.document.delivered());
         self.repeated = self.repeated.max(self.document.repeated());
+        self.text_so_far.end_document(self.document.delivered() > 0);
         let tells_output = self.document.tells_output;
         self.document = Document::default();
         if tells_output {
@@ -392,7 +444,7 @@ impl Report {
             member.may_be_generated = parent.may_be_generated(member.depth);
             member.is_message = matches!(parent, Node::AgentMessage);
             if matches!(node, Node::Counts | Node::ListedCounts) {
-                self.found.begin_breakdown(member.level);
+                self.found.begin_breakdown(member.level, names::is_breakdown(key));
             }
             self.doubtful_usage.is_in_metadata |= matches!(parent, Node::Metadata);
             self.doubtful_usage.is_in_part |= matches!(node, Node::MetadataPart(_));
