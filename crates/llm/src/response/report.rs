@@ -60,7 +60,7 @@ pub(super) struct Report {
     /// The largest number of characters that one event repeated from others.
     repeated: u64,
     /// The text that events have repeated.
-    text_so_far: TextSoFar,
+    pub(super) text_so_far: TextSoFar,
     /// The characters of whole texts that may have been delivered in parts before.
     whole: u64,
     /// The bytes outside of documents.
@@ -231,16 +231,6 @@ impl Report {
     pub(super) fn repeats_effects(&self) -> bool {
         let depends_on_state = self.error_event || self.usage_event || self.has_whole_messages;
         !depends_on_state && !self.has_list_events && self.inside.is_none() && self.search.is_none()
-    }
-
-    /// Returns whether an event may repeat the text of the one before it.
-    pub(super) fn may_repeat_text(&self) -> bool {
-        self.text_so_far.is_watching()
-    }
-
-    /// Records that an event has not repeated the text of the one before it.
-    pub(super) fn end_repeated_text(&mut self) {
-        self.text_so_far.end();
     }
 
     pub(super) fn begin_trace(&mut self) {

@@ -5,6 +5,8 @@
 //! document that does not repeat the one before it ends the comparison, so nearly all streams are compared up to
 //! their second document only.
 
+use super::place::Node;
+
 /// So many documents must have repeated and extended the text before them. Two short pieces of text may do so by
 /// chance.
 const LEAST: u32 = 2;
@@ -23,6 +25,8 @@ pub(super) struct TextSoFar {
     repeats_before: bool,
     /// The number of documents that extended the text before them.
     extended: u32,
+    /// Whether a document repeated the text without adding to it.
+    has_ended: bool,
     /// The characters that were delivered again.
     repeated: u64,
 }
@@ -43,9 +47,25 @@ impl Default for Prefix {
 }
 
 impl TextSoFar {
-    /// Returns whether further text is compared.
-    pub(super) fn is_watching(&self) -> bool {
+    /// Returns whether text at this place is compared. Text that may be repeated under another name is not.
+    pub(super) fn compares(&self, node: Node) -> bool {
         !self.is_over
+            && !matches!(
+                node,
+                Node::Whole
+                    | Node::Notice
+                    | Node::Message
+                    | Node::Complaint
+                    | Node::Reasoning
+                    | Node::ReasoningContent
+                    | Node::ReasoningDetails
+                    | Node::TextAgain
+                    | Node::TextParts
+                    | Node::Amount
+                    | Node::MetadataText
+                    | Node::Media
+                    | Node::Embedding
+            )
     }
 
     /// Adds text without escape sequences to the open document.
@@ -56,15 +76,19 @@ impl TextSoFar {
     /// Adds text with complete escape sequences. They are not compared, because a sequence that arrives in two
     /// pieces is decoded elsewhere.
     pub(super) fn add_escaped(&mut self, text: &[u8]) {
-        let mut bytes = text.iter();
-        while let Some(byte) = bytes.next() {
-            match byte {
-                b'\\' if bytes.next() == Some(&b'u') => {
-                    bytes.nth(3);
+        let mut rest = text;
+        while let Some((first, after)) = rest.split_first() {
+            rest = match (first, after) {
+                (b'\\', [b'u', after @ ..]) => {
+                    let digits = after.iter().take(4).take_while(|byte| byte.is_ascii_hexdigit()).count();
+                    after.get(digits..).unwrap_or_default()
                 }
-                b'\\' => {}
-                byte => self.byte(*byte),
-            }
+                (b'\\', [b'n' | b't' | b'r' | b'b' | b'f', after @ ..]) => after,
+                (b'\\', [byte, after @ ..]) | (byte, after) => {
+                    self.byte(*byte);
+                    after
+                }
+            };
         }
     }
 
@@ -95,19 +119,18 @@ impl TextSoFar {
         }
         let extends = open.length > self.before.length;
         if self.before.length > 0 {
-            // The last document may repeat the text without adding to it.
-            if !repeats_before || !extends && self.extended < LEAST {
-                return self.end();
+            // Only the last document may repeat the text without adding to it. Otherwise, the pieces of a text in
+            // which a model repeats itself could look like that.
+            let may_follow = !self.has_ended && (extends || self.extended >= LEAST);
+            if !repeats_before || !may_follow {
+                *self = Self { is_over: true, ..Self::default() };
+                return;
             }
+            self.has_ended = !extends;
             self.extended = self.extended.saturating_add(extends.into());
             self.repeated = self.repeated.saturating_add(self.before.characters);
         }
         self.before = open;
-    }
-
-    /// Records that a document has not repeated the text before it.
-    pub(super) fn end(&mut self) {
-        *self = Self { is_over: true, ..Self::default() };
     }
 
     /// Returns the characters that documents have repeated, if each of them repeated the one before it.
@@ -139,6 +162,9 @@ mod tests {
             (&["a", "ab"], 0),
             (&["The", " weir", " holds"], 0),
             (&["ab", "ab", "ab", "ab"], 0),
+            // Tokens of a model that repeats one letter.
+            (&["a", "aa", "aaa", "aaa", "aaa"], 0),
+            (&["a", "aa", "aaa", "aaa", "aaaa"], 0),
             (&["The", "The weir", "The weir holds", "back"], 0),
             (&["The", "the weir", "the weir holds", "the weir holds back"], 0),
             (&[], 0),
@@ -150,8 +176,8 @@ mod tests {
     #[test]
     fn an_escape_sequence_may_arrive_in_pieces() {
         let (mut whole, mut pieces) = (TextSoFar::default(), TextSoFar::default());
-        whole.add_escaped(br#"a\n\u6c34b\/c\"d"#);
-        for piece in [&b"a"[..], b"\n", b"b", b"/", b"c", b"\"", b"d"] {
+        whole.add_escaped(br#"a\n\u6c34b\/c\"d\\n"#);
+        for piece in [&b"a"[..], b"\n", b"b", b"/", b"c", b"\"", b"d", b"\\", b"n"] {
             pieces.add(piece);
         }
         assert_eq!((whole.open.length, whole.open.hash), (pieces.open.length, pieces.open.hash));

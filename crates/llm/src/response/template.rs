@@ -8,6 +8,7 @@
 use super::document::Document;
 use super::place::Node;
 use super::report::Report;
+use super::so_far::TextSoFar;
 use crate::json::{LABEL, counted_string, skipped_string};
 use crate::words::is_same;
 use memchr::memchr2;
@@ -59,12 +60,10 @@ impl Template {
     pub(super) fn read<'a>(&mut self, mut bytes: &'a [u8], to: &mut Report) -> &'a [u8] {
         while !self.holes.is_empty() {
             let mut weights = [0; MAX_HOLES];
-            let may_repeat = to.may_repeat_text();
-            match self.matching(bytes, &mut weights, may_repeat) {
+            let mut so_far = to.text_so_far;
+            match self.matching(bytes, &mut weights, &mut so_far) {
                 Ok(rest) => {
-                    if may_repeat {
-                        to.end_repeated_text();
-                    }
+                    to.text_so_far = so_far;
                     let texts = self.holes.iter().zip(weights).filter_map(|(hole, weight)| match hole.kind {
                         ValueKind::Text(node) => Some((node, weight)),
                         ValueKind::String | ValueKind::Number => None,
@@ -81,27 +80,27 @@ impl Template {
     }
 
     /// Compares the beginning of `bytes` with the event, and determines the weight of each hole's text. Returns the
-    /// bytes after the event, or the position of the first difference in the template. If `may_repeat` is set, an event
-    /// whose text begins with that of the template does not match, because it may repeat the text so far.
+    /// bytes after the event, or the position of the first difference in the template.
     fn matching<'a>(
         &self,
         bytes: &'a [u8],
         weights: &mut [u64; MAX_HOLES],
-        may_repeat: bool,
+        so_far: &mut TextSoFar,
     ) -> Result<&'a [u8], Option<usize>> {
         let (mut rest, mut position) = (bytes, 0);
-        let mut repeats = may_repeat;
         for (hole, weight) in self.holes.iter().zip(weights) {
             rest = self.after_literal(rest, position, hole.begin)?;
             let (added, end) = hole.kind.measure(rest).ok_or(None)?;
             *weight = added;
-            if repeats && let ValueKind::Text(_) = hole.kind {
-                repeats = rest.starts_with(self.event.get(hole.begin..hole.end).unwrap_or_default());
+            if let ValueKind::Text(node) = hole.kind
+                && so_far.compares(node)
+            {
+                so_far.add_escaped(rest.get(..end).unwrap_or_default());
             }
             rest = rest.get(end..).unwrap_or_default();
             position = hole.end;
         }
-        if repeats { Err(None) } else { self.after_literal(rest, position, self.event.len()) }
+        self.after_literal(rest, position, self.event.len())
     }
 
     /// Returns the bytes after a part of the event, or the position of the first difference.

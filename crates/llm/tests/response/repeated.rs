@@ -68,6 +68,31 @@ fn event() -> impl Strategy<Value = String> {
     })
 }
 
+/// Pieces of a text, without incomplete escape sequences.
+const PIECES: &[&str] = &[
+    "The ",
+    "\\\"weir\\\"",
+    " holds/back",
+    "\\/",
+    "\\u6c34 the water",
+    "\\ud83d\\ude00\\n until",
+    " naïve 水",
+];
+
+/// Events that repeat the text so far. Some of them do not.
+fn text_so_far() -> impl Strategy<Value = String> {
+    let length = prop_oneof![8 => 0..3usize, 1 => select(vec![usize::MAX])];
+    (select(EVENTS), prop::collection::vec(length, 1..9)).prop_map(|(event, lengths)| {
+        let mut end = 1usize;
+        let events = lengths.into_iter().map(|length| {
+            end = end.checked_add(length).unwrap_or(1).min(PIECES.len());
+            let event = event.replace("TEXT", &PIECES[..end].concat()).replace("NUMBER", "7");
+            format!("{}\n\n", event.replace("WORD", "w"))
+        });
+        events.collect::<String>()
+    })
+}
+
 /// Mostly events of one kind, with others between them.
 fn stream() -> impl Strategy<Value = String> {
     let alike = (select(EVENTS), prop::collection::vec((select(TEXTS), 0..2000u32, "[a-z]{0,9}"), 1..12))
@@ -79,7 +104,8 @@ fn stream() -> impl Strategy<Value = String> {
             events.collect::<String>()
         });
     let other = event().prop_map(|event| format!("{event}\n\n"));
-    prop::collection::vec(prop_oneof![alike, other], 1..8).prop_map(|parts| parts.concat())
+    prop::collection::vec(prop_oneof![2 => alike, 1 => text_so_far(), 2 => other], 1..8)
+        .prop_map(|parts| parts.concat())
 }
 
 proptest! {
@@ -87,6 +113,13 @@ proptest! {
 
     #[test]
     fn repeated_events_are_read_like_others(body in stream(), size in 1..600usize) {
+        let expected = read(&body, 1);
+        prop_assert_eq!(read(&body, usize::MAX), expected);
+        prop_assert_eq!(read(&body, size), expected);
+    }
+
+    #[test]
+    fn text_so_far_is_read_alike_in_any_pieces(body in text_so_far(), size in 1..600usize) {
         let expected = read(&body, 1);
         prop_assert_eq!(read(&body, usize::MAX), expected);
         prop_assert_eq!(read(&body, size), expected);

@@ -367,24 +367,7 @@ impl Report {
 
     /// Returns whether text at this place may repeat that of an earlier event.
     fn is_compared(&self, node: Node) -> bool {
-        self.text_so_far.is_watching()
-            && self.events
-            && !matches!(
-                node,
-                Node::Whole
-                    | Node::Notice
-                    | Node::Message
-                    | Node::Complaint
-                    | Node::Reasoning
-                    | Node::ReasoningContent
-                    | Node::ReasoningDetails
-                    | Node::TextAgain
-                    | Node::TextParts
-                    | Node::Amount
-                    | Node::MetadataText
-                    | Node::Media
-                    | Node::Embedding
-            )
+        self.events && self.text_so_far.compares(node)
     }
 
     /// Compares a piece of a string outside of documents.
