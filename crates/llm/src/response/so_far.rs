@@ -11,6 +11,9 @@ use super::place::Node;
 /// chance.
 const LEAST: u32 = 2;
 
+/// The longest text that is compared, in bytes. Longer text ends the comparison.
+const MAX_TEXT: u64 = 16 << 10;
+
 /// The parameters of the FNV-1a hash.
 const OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
 const PRIME: u64 = 0x0100_0000_01b3;
@@ -47,6 +50,11 @@ impl Default for Prefix {
 }
 
 impl TextSoFar {
+    /// Returns whether the comparison goes on.
+    pub(super) fn is_open(&self) -> bool {
+        !self.is_over
+    }
+
     /// Returns whether text at this place is compared. Text that may be repeated under another name is not.
     pub(super) fn compares(&self, node: Node) -> bool {
         !self.is_over
@@ -70,14 +78,19 @@ impl TextSoFar {
 
     /// Adds text without escape sequences to the open document.
     pub(super) fn add(&mut self, text: &[u8]) {
-        text.iter().for_each(|byte| self.byte(*byte));
+        for byte in text {
+            if self.is_over {
+                return;
+            }
+            self.byte(*byte);
+        }
     }
 
     /// Adds text with complete escape sequences. They are not compared, because a sequence that arrives in two
     /// pieces is decoded elsewhere.
     pub(super) fn add_escaped(&mut self, text: &[u8]) {
         let mut rest = text;
-        while let Some((first, after)) = rest.split_first() {
+        while let Some((first, after)) = rest.split_first().filter(|_| !self.is_over) {
             rest = match (first, after) {
                 (b'\\', [b'u', after @ ..]) => {
                     let digits = after.iter().take(4).take_while(|byte| byte.is_ascii_hexdigit()).count();
@@ -102,6 +115,8 @@ impl TextSoFar {
         open.length = open.length.saturating_add(1);
         if open.length == self.before.length {
             self.repeats_before = open.hash == self.before.hash;
+        } else if open.length > MAX_TEXT {
+            self.end();
         }
     }
 
@@ -111,10 +126,18 @@ impl TextSoFar {
     }
 
     /// Ends the open document. If its text does not count, it is not compared.
+    #[inline]
     pub(super) fn end_document(&mut self, counts: bool) {
+        if !self.is_over {
+            self.compare_document(counts);
+        }
+    }
+
+    #[cold]
+    fn compare_document(&mut self, counts: bool) {
         let open = std::mem::take(&mut self.open);
         let repeats_before = std::mem::take(&mut self.repeats_before);
-        if self.is_over || open.length == 0 || !counts {
+        if open.length == 0 || !counts {
             return;
         }
         let extends = open.length > self.before.length;
@@ -123,14 +146,18 @@ impl TextSoFar {
             // which a model repeats itself could look like that.
             let may_follow = !self.has_ended && (extends || self.extended >= LEAST);
             if !repeats_before || !may_follow {
-                *self = Self { is_over: true, ..Self::default() };
-                return;
+                return self.end();
             }
             self.has_ended = !extends;
             self.extended = self.extended.saturating_add(extends.into());
             self.repeated = self.repeated.saturating_add(self.before.characters);
         }
         self.before = open;
+    }
+
+    /// Ends the comparison. All text counts.
+    fn end(&mut self) {
+        *self = Self { is_over: true, ..Self::default() };
     }
 
     /// Returns the characters that documents have repeated, if each of them repeated the one before it.
@@ -171,6 +198,13 @@ mod tests {
         ] {
             assert_eq!(repeated(documents), expected, "{documents:?}");
         }
+    }
+
+    #[test]
+    fn text_that_is_too_long_ends_the_comparison() {
+        let long = "weir ".repeat(MAX_TEXT as usize / 5 + 1);
+        assert_eq!(repeated(&["weir", "weir weir", "weir weir weir", &long]), 0);
+        assert!(repeated(&["weir", "weir weir", "weir weir weir"]) > 0);
     }
 
     #[test]

@@ -8,7 +8,6 @@
 use super::document::Document;
 use super::place::Node;
 use super::report::Report;
-use super::so_far::TextSoFar;
 use crate::json::{LABEL, counted_string, skipped_string};
 use crate::words::is_same;
 use memchr::memchr2;
@@ -60,10 +59,11 @@ impl Template {
     pub(super) fn read<'a>(&mut self, mut bytes: &'a [u8], to: &mut Report) -> &'a [u8] {
         while !self.holes.is_empty() {
             let mut weights = [0; MAX_HOLES];
-            let mut so_far = to.text_so_far;
-            match self.matching(bytes, &mut weights, &mut so_far) {
+            match self.matching(bytes, &mut weights) {
                 Ok(rest) => {
-                    to.text_so_far = so_far;
+                    if to.text_so_far.is_open() {
+                        self.compare(bytes, to);
+                    }
                     let texts = self.holes.iter().zip(weights).filter_map(|(hole, weight)| match hole.kind {
                         ValueKind::Text(node) => Some((node, weight)),
                         ValueKind::String | ValueKind::Number => None,
@@ -85,22 +85,31 @@ impl Template {
         &self,
         bytes: &'a [u8],
         weights: &mut [u64; MAX_HOLES],
-        so_far: &mut TextSoFar,
     ) -> Result<&'a [u8], Option<usize>> {
         let (mut rest, mut position) = (bytes, 0);
         for (hole, weight) in self.holes.iter().zip(weights) {
             rest = self.after_literal(rest, position, hole.begin)?;
             let (added, end) = hole.kind.measure(rest).ok_or(None)?;
             *weight = added;
-            if let ValueKind::Text(node) = hole.kind
-                && so_far.compares(node)
-            {
-                so_far.add_escaped(rest.get(..end).unwrap_or_default());
-            }
             rest = rest.get(end..).unwrap_or_default();
             position = hole.end;
         }
         self.after_literal(rest, position, self.event.len())
+    }
+
+    /// Compares the texts of an event that matches with those of the event before it.
+    #[cold]
+    fn compare(&self, bytes: &[u8], to: &mut Report) {
+        let (mut rest, mut position) = (bytes, 0);
+        for hole in &self.holes {
+            rest = rest.get(hole.begin.saturating_sub(position)..).unwrap_or_default();
+            let Some((weight, end)) = hole.kind.measure(rest) else { return };
+            let (text, after) = rest.split_at(end.min(rest.len()));
+            if let ValueKind::Text(node) = hole.kind {
+                to.compare_escaped(node, text, weight);
+            }
+            (rest, position) = (after, hole.end);
+        }
     }
 
     /// Returns the bytes after a part of the event, or the position of the first difference.

@@ -305,10 +305,9 @@ impl Reader for Report {
     }
 
     fn counted_text(&mut self, node: Node, text: &[u8], characters: u64) {
-        if self.is_compared(node) {
-            self.text_so_far.add_escaped(text);
-        }
-        self.characters(node, characters);
+        self.trace_effect();
+        self.compare_escaped(node, text, characters);
+        self.count_text(node, characters);
     }
 
     fn skipped(&mut self, value: &[u8], is_string: bool) {
@@ -338,8 +337,16 @@ impl Reader for Report {
 }
 
 impl Report {
-    /// Adds text of the open document.
+    /// Adds text of the open document, which may repeat that of an earlier one.
     fn add_text(&mut self, node: Node, characters: u64) {
+        if self.is_compared(node) {
+            self.text_so_far.add_characters(characters);
+        }
+        self.count_text(node, characters);
+    }
+
+    /// Adds text of the open document.
+    fn count_text(&mut self, node: Node, characters: u64) {
         let count = match node {
             // The root is reported only for text outside of documents.
             Node::Root => &mut self.delivered,
@@ -360,14 +367,19 @@ impl Report {
             _ => &mut self.document.text,
         };
         *count = count.saturating_add(characters);
-        if self.is_compared(node) {
-            self.text_so_far.add_characters(characters);
-        }
     }
 
     /// Returns whether text at this place may repeat that of an earlier event.
     fn is_compared(&self, node: Node) -> bool {
         self.events && self.text_so_far.compares(node)
+    }
+
+    /// Compares a piece of text with complete escape sequences.
+    pub(in crate::response) fn compare_escaped(&mut self, node: Node, text: &[u8], characters: u64) {
+        if self.is_compared(node) {
+            self.text_so_far.add_escaped(text);
+            self.text_so_far.add_characters(characters);
+        }
     }
 
     /// Compares a piece of a string outside of documents.
@@ -405,7 +417,7 @@ impl Report {
         texts: impl Iterator<Item = (Node, u64)>,
     ) {
         self.document = document;
-        texts.for_each(|(node, characters)| self.add_text(node, characters));
+        texts.for_each(|(node, characters)| self.count_text(node, characters));
         self.take_text();
     }
 
