@@ -223,8 +223,9 @@ fn the_page_of_expressions() {
          - An absent fact makes a test false (`!=` true) instead of an error.\n\
          - The pattern of `matches` and the pointer of `requestBodyJSON` and `responseBodyJSON` must be literals.\n\
          - Header names are case-insensitive, and texts compared with a path or host are normalised like it.\n\
-         - So that a client cannot evade a limit with a query, `request.path` ignores it in comparisons, in tests of its end, and in \
-         negated searches, unless the text contains `?` (or, in tests and searches, `=` or `&`).\n\
+         - So that a client cannot evade a limit with a query, `request.path` ignores it in comparisons, in tests of its end, in \
+         negated searches, and in `split`, `replace`, `indexOf` and `lastIndexOf`, unless the text contains `?` (or, except in \
+         comparisons of the whole path, `=` or `&`).\n\
          - A comparison of `requestBodyJSON` with a number or boolean fails if the body has a scalar of another kind there, because \
          many servers convert it. A predicate that fails counts as true.\n\n\
          ## Functions and macros\n\n\

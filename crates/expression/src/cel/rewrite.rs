@@ -175,8 +175,12 @@ impl Variables {
     /// compared with texts without a query, its own query is ignored, so that a client cannot change the
     /// result by adding one.
     fn spell(&mut self, call: &mut CallExpr) {
-        if let (Some(target), [text]) = (call.target.as_deref(), call.args.as_slice()) {
-            return self.spell_end(&call.func_name, target, text);
+        match (call.func_name.as_str(), call.target.as_deref(), call.args.as_slice()) {
+            ("indexOf" | "lastIndexOf" | "replace" | "split", Some(target), texts) => {
+                return self.spell_parts(target, texts);
+            }
+            (function, Some(target), [text]) => return self.spell_end(function, target, text),
+            _ => {}
         }
         let [left, right] = call.args.as_mut_slice() else { return };
         match call.func_name.as_str() {
@@ -202,6 +206,20 @@ impl Variables {
         if is_end && text.contains('/') {
             self.leave_query_out(target, text, is_pattern);
         }
+    }
+
+    /// Ignores the query of a path that is divided at these texts, or in which they are found, unless they belong to a
+    /// query.
+    fn spell_parts(&mut self, target: &IdedExpr, texts: &[IdedExpr]) {
+        let mut all = String::new();
+        for text in texts {
+            match &text.expr {
+                Expr::Literal(LiteralValue::String(text)) => all.push_str(text.inner()),
+                Expr::Literal(_) => {}
+                _ => return,
+            }
+        }
+        self.leave_query_out(target, &all, false);
     }
 
     /// Ignores the query of a path in a negated search. Otherwise, a client could make the search successful by
@@ -230,7 +248,7 @@ impl Variables {
         // In a pattern, most question marks are no characters: `/a/?$`, `(?i)/a$`.
         let marks: &[&str] = if is_pattern { &[r"\?", "[?", "=", "&"] } else { &["?", "=", "&"] };
         if !marks.iter().any(|mark| text.contains(mark))
-            && let Some(lookup) = self.spelled(target)
+            && let Some(lookup) = self.spelled(without_substring(target))
         {
             lookup.leave_query_out();
         }
@@ -279,7 +297,10 @@ impl Variables {
     }
 
     fn spell_beside(&mut self, named: &IdedExpr, others: &mut [IdedExpr]) {
-        let Some(lookup) = self.spelled(named) else { return };
+        let Some(lookup) = self.spelled(named) else {
+            // The text may be a part of the path, which is not normalised like a whole path.
+            return self.spell_parts(named, others);
+        };
         let Some(spelling) = lookup.spelling() else { return };
         let mut has_query = false;
         for other in others {
@@ -323,6 +344,16 @@ fn searched(call: &mut CallExpr, name: &str, looped: bool) {
     if looped {
         call.args.iter_mut().for_each(charge);
     }
+}
+
+/// Returns the text that a substring is a part of.
+fn without_substring(mut expr: &IdedExpr) -> &IdedExpr {
+    while let Expr::Call(CallExpr { func_name, target: Some(target), .. }) = &expr.expr
+        && func_name == "substring"
+    {
+        expr = target;
+    }
+    expr
 }
 
 /// The kind of a literal that servers convert other values to.
