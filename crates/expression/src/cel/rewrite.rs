@@ -275,8 +275,24 @@ impl Variables {
     }
 
     fn compare_with(&mut self, value: &mut IdedExpr, literal: &IdedExpr) {
-        if kind(literal).is_some() && self.named(value).is_some_and(|lookup| lookup.is_in_body()) {
+        if kind(literal).is_some() && self.is_in_body(value) {
             *value = global(COMPARABLE, vec![std::mem::take(value), literal.clone()]);
+        }
+    }
+
+    /// Returns whether this is a value in a client's body, or a member of one.
+    fn is_in_body(&mut self, mut value: &IdedExpr) -> bool {
+        loop {
+            value = match &value.expr {
+                Expr::Select(select) if !select.test => &select.operand,
+                Expr::Call(CallExpr { func_name, args, .. }) if func_name == operators::INDEX => {
+                    match args.first() {
+                        Some(operand) => operand,
+                        None => return false,
+                    }
+                }
+                _ => return self.named(value).is_some_and(|lookup| lookup.is_in_body()),
+            }
         }
     }
 

@@ -146,7 +146,7 @@ fn what_fails_is_not_absent_and_what_is_certain_settles_it() {
 fn body(path: &str, text: &str, extent: Extent) -> Facts {
     let mut facts = facts();
     let read = request::read(path, "application/json", text.as_bytes(), extent);
-    facts.body(read, text.as_bytes(), &["/tier".to_owned()]);
+    facts.body(read, text.as_bytes(), &["/tier".to_owned(), String::new()]);
     facts
 }
 
@@ -206,6 +206,14 @@ fn a_value_that_servers_may_convert_fails_a_comparison() {
         ),
         (
             "requestBodyJSON('/tier') in [5, 6]",
+            [fails, fails, "false", fails, "true", "true", "false", "false", "false", "false"],
+        ),
+        (
+            "requestBodyJSON('').tier == true",
+            ["true", fails, fails, fails, fails, fails, "false", "false", "false", "false"],
+        ),
+        (
+            "requestBodyJSON('')['tier'] in [5, 6]",
             [fails, fails, "false", fails, "true", "true", "false", "false", "false", "false"],
         ),
         (
