@@ -25,6 +25,8 @@ pub(super) struct Document {
     pub(super) index: Option<u32>,
     /// Whether its parameters are those of the provider, because generated text came before them.
     pub(super) has_generation: bool,
+    /// Whether it is a JSON-RPC notification, so that its `params` are the server's, not those of a request.
+    pub(super) is_notification: bool,
     /// Whether it reports a call of its own, in addition to those of other documents.
     pub(super) is_call: bool,
     /// Whether a later document replaces that call.

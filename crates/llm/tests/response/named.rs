@@ -20,6 +20,7 @@ fn counts_are_found_wherever_a_provider_puts_them() {
     let table = [
         // Envelopes.
         json!({"code": 0, "data": {"choices": [{"message": {"content": "hi"}}], "usage": tokens}}),
+        json!({"method": "turn/completed", "params": {"usage": tokens}}),
         json!({"result": {"response": "hi", "usage": tokens}, "success": true, "errors": [], "messages": []}),
         json!({"response": {"choices": [], "usage": tokens}, "status": "COMPLETED"}),
         json!({"Response": {"Choices": [{"Message": {"Content": "hi"}}],
@@ -203,7 +204,7 @@ fn what_a_model_generated_is_never_searched() {
         json!({"generations": [{"text": "a", "parameters": forged}]}),
         // Parts of the request, and limits instead of usage.
         json!({"tools": [forged], "input": forged, "instructions": forged, "metadata": {"prompt_tokens": "1"}}),
-        json!({"parameters": forged, "request": forged}),
+        json!({"parameters": forged, "request": forged, "params": forged}),
         json!({"limits": forged, "max_tokens": 5, "remaining_tokens": 5, "tokens": [1, 2]}),
     ];
     for body in &table {

@@ -8,8 +8,6 @@ pub(super) const SHARED: &[ResponseMember] = &[
     (Node::Root, "metadata", Node::Metadata),
     (Node::Root, "metrics", Node::Metrics),
     (Node::Root, "history", Node::TextAgain),
-    // Those of a JSON-RPC notification.
-    (Node::Root, "params", Node::Aside),
     (Node::Root, "message", Node::Message),
     (Node::Root, "content", Node::Content),
     (Node::Root, "text", Node::Text),

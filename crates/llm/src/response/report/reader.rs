@@ -425,8 +425,10 @@ impl Report {
     fn other_child(&mut self, parent: Node, key: &[u8]) -> Node {
         if matches!(parent, Node::Root) {
             self.begin_member();
+            self.document.is_notification |= key == b"method";
         }
         let node = match parent {
+            Node::Root if key == b"params" && self.document.is_notification => Node::Aside,
             Node::Root if self.document.is_usage => usage_member(key, self.events),
             Node::Root if key == b"parameters" && (self.document.has_generation || self.has_vectors) => {
                 Node::Around
