@@ -111,6 +111,16 @@ pub fn has_client_left() -> bool {
     flags.map_or(0, u64::from_le_bytes) & DOWNSTREAM_CONNECTION_TERMINATION != 0
 }
 
+/// Whether a response with this status comes from Envoy, because it stopped waiting for the upstream.
+pub fn has_timed_out(status: u16) -> bool {
+    // Such as `response_timeout`, `stream_idle_timeout` and `upstream_max_stream_duration_reached`.
+    let is_timeout = |details: Vec<u8>| {
+        let details = String::from_utf8_lossy(&details);
+        details.contains("timeout") || details.contains("duration")
+    };
+    matches!(status, 408 | 504) && property(vec!["response", "code_details"]).is_some_and(is_timeout)
+}
+
 /// Sets `wasm.NAME` in the request's filter state, unless another filter has made it read-only.
 #[allow(unsafe_code)] // The SDK's function panics if the host refuses.
 pub fn set_filter_state(name: &str, value: &str) {

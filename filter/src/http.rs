@@ -208,7 +208,8 @@ impl Request {
                 recording.responded(&self.shared);
             }
             let head = host::response_head(self.exchange.answer_headers());
-            self.handle(Event::Response(head));
+            let event = if host::has_timed_out(head.status) { Event::TimedOut } else { Event::Response };
+            self.handle(event(head));
             self.body(0, end);
         }
     }

@@ -248,6 +248,10 @@ impl Exchange {
             (State::Waiting(reservation), Event::Reply(reply)) => self.reply(reservation, reply),
             (State::Waiting(reservation), Event::Closed) => vec![reservation.release()],
             (State::Admitted(reservation), Event::Response(head)) => self.response(reservation, head),
+            (State::Admitted(reservation), Event::TimedOut(_)) if reservation.is_findable() => {
+                reservation.unanswered()
+            }
+            (State::Admitted(reservation), Event::TimedOut(head)) => self.response(reservation, head),
             (State::Admitted(reservation), Event::Closed) => reservation.unanswered(),
             (State::Responding(mut responding), Event::Passing { chunk, end }) => {
                 let effects = responding.edit(chunk, end);

@@ -5,6 +5,7 @@
 use engine::exchange::{ActivePlan, Effect, Event, Exchange, ReservationId};
 use engine::outbox::{CommitRoute, Outbox};
 use expression::facts::Facts;
+use llm::response::ResponseHead;
 use policy::model::Policy;
 use policy::plan::{BodyAccess, Plan};
 use prost::Message;
@@ -520,6 +521,11 @@ fn a_model_that_servers_read_differently_in_the_path_may_be_any() {
 
 /// The charges if the client leaves before the response.
 fn charge_of_left(path: &str, body: &Value) -> Vec<u64> {
+    charge_without_answer(path, body, [Event::Closed])
+}
+
+/// The charges if these events follow instead of the upstream's response.
+fn charge_without_answer<const N: usize>(path: &str, body: &Value, events: [Event<'_>; N]) -> Vec<u64> {
     let limits = json!({"l": {"rates": tokens()}});
     let plan = plan(&limits, &json!({}), BodyAccess::Buffer(1 << 20));
     let id = ReservationId { prefix: "w".into(), number: 1 };
@@ -532,7 +538,7 @@ fn charge_of_left(path: &str, body: &Value) -> Vec<u64> {
     let reply = ReserveResponse { code: Code::Ok.into(), ..ReserveResponse::default() }.encode_to_vec();
     exchange.handle(Event::Reply(call::reply(Ok(&reply))));
     let mut outbox = Outbox::new(1);
-    for effect in exchange.handle(Event::Closed) {
+    for effect in events.into_iter().flat_map(|event| exchange.handle(event)) {
         if let Effect::Commit(settlement) = effect {
             outbox.push(settlement);
         }
@@ -541,19 +547,62 @@ fn charge_of_left(path: &str, body: &Value) -> Vec<u64> {
     commit.descriptors.iter().map(|one| one.hits_addend.unwrap_or_default()).collect()
 }
 
-#[test]
-fn a_background_result_is_charged_if_its_creator_leaves_at_once() {
-    // The result can be read in a thread or a conversation, or in a list of runs.
+/// Requests with results that clients can find without the response: in a thread, a conversation or a list.
+fn findable() -> [(&'static str, Value); 5] {
     let chat = json!({"model": "m", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 5000});
-    for (path, body, charge) in [
-        ("/v1/threads/t/runs", json!({"instructions": "hello", "max_completion_tokens": 5000}), 5000),
-        ("/v1/responses", json!({"input": "hello", "background": true, "max_output_tokens": 5000}), 5000),
-        ("/async/chat/completions", json!({"request": chat}), 5000),
-    ] {
-        assert!(charge_of_left(path, &body)[0] > charge, "{path}");
+    let with = |body: &Value, name: &str, value: Value| {
+        let mut body = body.clone();
+        body[name] = value;
+        body
+    };
+    let response = json!({"input": "hello", "max_output_tokens": 5000});
+    [
+        ("/v1/threads/t/runs", json!({"instructions": "hello", "max_completion_tokens": 5000})),
+        ("/v1/responses", with(&response, "background", json!(true))),
+        ("/v1/responses", with(&response, "conversation", json!("conv_1"))),
+        ("/v1/chat/completions", with(&chat, "store", json!(true))),
+        ("/async/chat/completions", json!({"request": chat})),
+    ]
+}
+
+#[test]
+fn a_findable_result_is_charged_if_envoy_stops_waiting() {
+    let head = || ResponseHead { status: 504, ..ResponseHead::default() };
+    for (path, body) in findable() {
+        assert!(charge_without_answer(path, &body, [Event::TimedOut(head())])[0] > 5000, "{path}");
+        // The upstream's own timeout.
+        let end = Event::Body { chunk: b"", end: true };
+        assert_eq!(charge_without_answer(path, &body, [Event::Response(head()), end]), [0], "{path}");
     }
+    let chat = json!({"model": "m", "messages": [{"role": "user", "content": "hello"}]});
+    let end = Event::Body { chunk: b"", end: true };
+    assert_eq!(charge_without_answer("/v1/chat/completions", &chat, [Event::TimedOut(head()), end]), [0]);
+}
+
+#[test]
+fn a_findable_result_is_charged_if_its_creator_leaves_at_once() {
+    for (path, body) in findable() {
+        assert!(charge_of_left(path, &body)[0] > 5000, "{path}");
+    }
+    let chat =
+        json!({"messages": [{"role": "user", "content": "hello"}], "max_tokens": 5000, "store": false});
     let response = json!({"input": "hello", "max_output_tokens": 5000});
     for (path, body) in [("/v1/chat/completions", chat), ("/v1/responses", response)] {
         assert_eq!(charge_of_left(path, &body), [1], "{path}");
     }
+}
+
+#[test]
+fn several_completions_without_a_maximum_hold_the_floor_for_each() {
+    let held = |limit: u64, n: u64| {
+        let limits = json!({"l": {"rates": [{"limit": limit, "window": "1h"}]}});
+        let body = json!({"messages": [{"role": "user", "content": "hello"}], "n": n}).to_string();
+        outcome(plan(&limits, &json!({}), BodyAccess::Buffer(1 << 20)), "POST", CHAT, &body)
+    };
+    assert_eq!(held(100_000, 1), Ok(vec![1 + 1024]));
+    assert_eq!(held(100_000, 16), Ok(vec![1 + 16 * 1024]));
+    // It is a guess, so no request is refused for it.
+    assert_eq!(held(100_000, 1000), Ok(vec![1 + 50_000]));
+    assert_eq!(held(1000, 1), Ok(vec![1 + 250]));
+    assert_eq!(held(1000, 3), Ok(vec![1 + 500]));
 }

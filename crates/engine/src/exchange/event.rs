@@ -43,6 +43,9 @@ pub enum Event<'a> {
     Reply(Result<ReserveResponse, CallFailure>),
     /// The response's headers have arrived.
     Response(ResponseHead),
+    /// The proxy has stopped waiting for the response, and these are the headers of its own answer. The upstream may
+    /// go on: clients in a mesh can choose the timeout.
+    TimedOut(ResponseHead),
     /// A chunk of the response's body is passing. Needed only if [`super::Exchange::edits_body`].
     Passing {
         /// The bytes, unchanged.

@@ -46,6 +46,8 @@ pub(super) struct Reservation {
     pub(super) passed: u64,
     /// How the request relates to a result that the provider stores.
     pub(super) role: ResultRole,
+    /// Whether the client can find the result without the response.
+    is_findable: bool,
     /// The dialect of a refusal.
     pub(super) dialect: Dialect,
     /// The facts for a `cost` or the body of `onExceeded`, if there is one.
@@ -103,6 +105,8 @@ impl Reservation {
             None if tokenless => ResultRole::None,
             None => creation(facts, &route),
         };
+        let is_kept = facts.read_body().is_some_and(|body| body.is_kept);
+        let is_findable = !tokenless && is_kept || matches!(role, ResultRole::Creates { asked: true });
         let model = plan.needs().contains(&Need::Failures).then(|| facts.model().unwrap_or_default());
         let unread = facts.read_body().is_none_or(|body| body.condition.hides_facts());
         let (dialect, is_message) = (route.dialect, facts.is_message());
@@ -123,6 +127,7 @@ impl Reservation {
             is_warm_up: false,
             unread,
             role,
+            is_findable,
             passed: 0,
             dialect,
             facts,
@@ -272,6 +277,11 @@ impl Reservation {
         true
     }
 
+    /// Whether the client can find the result without the response: in a list, a thread or a conversation.
+    pub(super) fn is_findable(&self) -> bool {
+        self.is_findable
+    }
+
     /// Makes a request that was admitted from leases a reservation that the adapter knows.
     pub(super) fn detach(&self) -> Option<Effect> {
         self.leases.detach(self.number).map(Effect::Commit)
@@ -314,13 +324,10 @@ impl Reservation {
         self.commit(&vec![0; self.holds.len()])
     }
 
-    /// Handles a client that left before the response to a forwarded request. The input is charged. The provider
-    /// continues a background result, which clients can find without its id, so its estimated output is charged.
+    /// Handles a forwarded request whose response will not arrive: the client left, or Envoy stopped waiting. The
+    /// input is charged. If the client can find the result elsewhere, its estimated output is charged, too.
     pub(super) fn unanswered(mut self) -> Vec<Effect> {
-        let output = match self.role {
-            ResultRole::Creates { asked: true } => self.estimate.output,
-            ResultRole::Creates { asked: false } | ResultRole::Reads(_) | ResultRole::None => 0,
-        };
+        let output = if self.is_findable { self.estimate.output } else { 0 };
         let usage = if self.tokenless { Usage::default() } else { estimated(self.input(), output) };
         // No response has shown anything about its length.
         self.lesson = None;

@@ -144,7 +144,7 @@ pub(super) const PROVIDER: Provider = Provider {
         (Object::Body, "n", Place::Completions),
         (Object::Body, "mask", Place::Media(Media::Image)),
         (Object::Body, "audio", Place::Tag),
-        (Object::Body, "store", Place::Sign(Sign::Response)),
+        (Object::Body, "store", Place::Sign(Sign::Store)),
         (Object::Body, "voice", Place::Name),
         (Object::Body, "suffix", Place::Content),
         (Object::Body, "best_of", Place::Completions),

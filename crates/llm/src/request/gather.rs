@@ -47,6 +47,7 @@ pub(super) struct Gather {
     /// Whether `stream_options` appears under a key in another case.
     pub(super) stream_options_variant: bool,
     pub(super) background: bool,
+    pub(super) store: bool,
     pub(super) maxima: Maxima,
     pub(super) completions: Option<u64>,
     /// The number of prompts, if they are a list.
@@ -482,6 +483,7 @@ impl Reader for Gather {
             }
             Place::StreamOptionsVariant => self.stream_options_variant = true,
             Place::Sign(Sign::Background) => self.background |= is_true(token),
+            Place::Sign(Sign::Store) => self.store |= is_true(token),
             _ => self.set_number(place, token, false),
         }
     }

@@ -245,6 +245,8 @@ pub struct RequestBody {
     pub condition: Condition,
     /// Whether the response comes later: OpenAI's `background`.
     pub background: bool,
+    /// Whether the client can find the result without its id: in a conversation, or in the list of stored chats.
+    pub is_kept: bool,
     /// The fields that are given twice with different values.
     pub conflicts: Conflicts,
     shape: Shape,
@@ -360,6 +362,7 @@ fn conclude(route: Route, gathered: &Gather, mut condition: Condition, length: u
         input: if operation.uses_tokens() { input } else { 0 },
         condition,
         background: gathered.background || route.background,
+        is_kept: gathered.store || gathered.seen.conversation,
         conflicts: conflicts(&route, gathered),
         shape: gathered.seen.shape(),
         wide: false,

@@ -184,6 +184,8 @@ pub(crate) enum Sign {
     Response,
     /// A field of that API that requests a background response.
     Background,
+    /// A field of that API that requests to keep the result in a list.
+    Store,
 }
 
 /// How the key of a place counts.

@@ -161,6 +161,7 @@ impl RequestBody {
         self.completions = self.completions.max(other.completions);
         self.input = self.input.max(other.input);
         self.background |= other.background;
+        self.is_kept |= other.is_kept;
         self.model_is_unreadable |= other.model_is_unreadable;
         self.conflicts = self.conflicts.or(other.conflicts);
         self.possible_max_output = self.possible_max_output.max(other.possible_max_output);

@@ -16,6 +16,8 @@ pub(super) struct Seen {
     pub(super) anthropic_version: bool,
     pub(super) inference_config: bool,
     pub(super) response: bool,
+    /// A conversation that the server keeps.
+    pub(super) conversation: bool,
     /// One of the fields that contain what the model reads.
     pub(super) content: bool,
     /// A field that calls do not have that only store something.
@@ -40,8 +42,8 @@ impl Seen {
             | b"previous_response_id"
             | b"stream"
             | b"tools"
-            | b"temperature"
-            | b"conversation" => self.response = true,
+            | b"temperature" => self.response = true,
+            b"conversation" => (self.response, self.conversation) = (true, true),
             _ => {}
         }
     }
@@ -49,7 +51,7 @@ impl Seen {
     pub(super) fn sign(&mut self, sign: Sign) {
         match sign {
             Sign::AnthropicVersion => self.anthropic_version = true,
-            Sign::Response | Sign::Background => self.response = true,
+            Sign::Response | Sign::Background | Sign::Store => self.response = true,
         }
     }
 
