@@ -65,6 +65,25 @@ fn an_upstream_that_never_answers_costs_no_tokens() {
     assert_eq!(world.envoy.stat("wasmcustom.weir_admitted"), 1);
 }
 
+/// Any client of a gateway without `use_remote_address` chooses Envoy's timeout.
+#[test]
+fn a_timeout_costs_the_result_that_the_client_can_find_elsewhere() {
+    let (world, gate) = world();
+    world.upstream.on("never", Answer::used(50).wait_first(&gate));
+    let impatient = |request: Request| {
+        let token = jwt::token(&json!({ "userid": "alice" }));
+        request.token(&token).header("x-envoy-upstream-rq-timeout-ms", "100").answered_by("never")
+    };
+    assert_eq!(world.send(&impatient(Request::chat(5))).status, 504);
+    world.adapter.wait_for_bucket("per-user", "tokens", "alice", 0, 0);
+    let body = json!({ "assistant_id": "a", "instructions": "Hi" });
+    let run = Request::post("/v1/threads/t/runs", &body);
+    assert_eq!(world.send(&impatient(run)).status, 504);
+    let input = body.to_string().len() as u64 / 4;
+    world.adapter.wait_for_bucket("per-user", "tokens", "alice", input + 1024, 0);
+    gate.open();
+}
+
 #[test]
 fn an_upstream_that_resets_amid_the_response_costs_what_was_delivered() {
     let (world, gate) = world();

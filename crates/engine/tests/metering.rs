@@ -21,7 +21,7 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 /// The counts to compare. Each one is the name of a `cost`.
 const COUNTS: [&str; 7] = ["total", "input", "output", "cached", "reasoning", "cacheWrite", "cacheWrite1h"];
@@ -187,8 +187,13 @@ fn charges(outbox: &mut Outbox) -> Vec<u64> {
     COUNTS.map(of).into()
 }
 
-/// Builds one rate for each of [`COUNTS`].
+/// Builds a plan with one rate for each of [`COUNTS`]. Each exchange has its own, because plans learn from responses.
 fn plan() -> Plan {
+    static POLICY: LazyLock<Policy> = LazyLock::new(policy);
+    Plan::new(vec![POLICY.clone()])
+}
+
+fn policy() -> Policy {
     let rate = |name: &str| json!({"rates": [{"limit": 1_000_000_000, "window": "1h", "cost": format!("usage.{name}")}]});
     let limits: serde_json::Map<String, Value> = COUNTS
         .iter()
@@ -210,7 +215,7 @@ fn plan() -> Plan {
             "limits": limits,
         },
     });
-    Plan::new(vec![Policy::read(&document).expect("a good policy")])
+    Policy::read(&document).expect("a good policy")
 }
 
 /// Returns all charges if one of them differs from the expected charge.
