@@ -591,18 +591,3 @@ fn a_findable_result_is_charged_if_its_creator_leaves_at_once() {
         assert_eq!(charge_of_left(path, &body), [1], "{path}");
     }
 }
-
-#[test]
-fn several_completions_without_a_maximum_hold_the_floor_for_each() {
-    let held = |limit: u64, n: u64| {
-        let limits = json!({"l": {"rates": [{"limit": limit, "window": "1h"}]}});
-        let body = json!({"messages": [{"role": "user", "content": "hello"}], "n": n}).to_string();
-        outcome(plan(&limits, &json!({}), BodyAccess::Buffer(1 << 20)), "POST", CHAT, &body)
-    };
-    assert_eq!(held(100_000, 1), Ok(vec![1 + 1024]));
-    assert_eq!(held(100_000, 16), Ok(vec![1 + 16 * 1024]));
-    // It is a guess, so no request is refused for it.
-    assert_eq!(held(100_000, 1000), Ok(vec![1 + 50_000]));
-    assert_eq!(held(1000, 1), Ok(vec![1 + 250]));
-    assert_eq!(held(1000, 3), Ok(vec![1 + 500]));
-}

@@ -25,8 +25,9 @@ impl Estimate {
     }
 
     fn of_request(facts: &Facts, bodiless: bool, is_free: bool, smallest_limit: Option<u64>) -> Self {
+        let floor = floor(smallest_limit);
         if let Some(body) = facts.read_body() {
-            return Self { input: body.input, output: body.output(floor(smallest_limit, body.completions)) };
+            return Self { input: body.input, output: body.output(floor) };
         }
         if is_free {
             return Self::default();
@@ -34,7 +35,7 @@ impl Estimate {
         let input = estimate_input(facts, bodiless);
         // If the client sets no maximum, the output is estimated to be as large as the input, but not below
         // the floor.
-        Self { input, output: if bodiless { 0 } else { input.max(floor(smallest_limit, 1)) } }
+        Self { input, output: if bodiless { 0 } else { input.max(floor) } }
     }
 
     /// Returns the estimate after what is known about such responses. `None` if it stays as it is. It holds at least a
@@ -45,7 +46,7 @@ impl Estimate {
         body: &RequestBody,
         smallest_limit: Option<u64>,
     ) -> Option<Self> {
-        let floor = floor(smallest_limit, body.completions);
+        let floor = floor(smallest_limit);
         let learned = match known {
             LearnedOutput::Nothing => return None,
             LearnedOutput::Unlimited => body.output_without_maximum(floor),
@@ -66,12 +67,9 @@ impl Estimate {
     }
 }
 
-/// The minimum output of a request for this many completions that sets no maximum. It is a guess, so several
-/// completions hold at most half of the smallest limit.
-fn floor(smallest_limit: Option<u64>, completions: u64) -> u64 {
-    let one = smallest_limit.map_or(1024, |limit| (limit / 4).clamp(1, 1024));
-    let most = smallest_limit.map_or(u64::MAX, |limit| one.max(limit / 2));
-    one.saturating_mul(completions.max(1)).min(most)
+/// The minimum output of a request that sets no maximum.
+fn floor(smallest_limit: Option<u64>) -> u64 {
+    smallest_limit.map_or(1024, |limit| (limit / 4).clamp(1, 1024))
 }
 
 /// Estimates the input tokens. If the body is not read, each of its bytes counts as a character.
