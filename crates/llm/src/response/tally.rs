@@ -333,8 +333,9 @@ impl Tally {
     /// reasoning does not include it, and output never includes thoughts.
     fn with_reasoning(&self, output: u64) -> u64 {
         let reasoning = self.reasoning();
-        // Servers that predict tokens can count some more as reasoning than as output (SGLang).
-        let is_separate = reasoning.saturating_sub(output) > output / 16;
+        // Servers that predict tokens can count some more as reasoning than as output (SGLang), and others the
+        // token that ends it (MiniMax).
+        let is_separate = reasoning.saturating_sub(output) > (output / 16).max(4);
         let beside = is_separate || self.get(Field::Thoughts).is_some();
         if beside { output.saturating_add(reasoning) } else { output }
     }
