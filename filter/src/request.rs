@@ -39,6 +39,12 @@ pub fn facts(shared: &Shared, in_force: &ActivePlan) -> Result<Option<Facts>, As
             came = fetch(shared, round.needs(), &mut facts, None).or(came);
             round.is_open(&facts)
         });
+    if concerned
+        && let Some(name) = facts.hiding_header().filter(|name| facts.fetched_header(name).is_empty())
+        && let Some(value) = host::request_header(name)
+    {
+        facts.header(name, &value);
+    }
     // This comes last, because Envoy selects the route again when a header is removed, even if there was no
     // such header.
     if let Some(IdentitySource::Header { name, .. }) = &shared.config.identity

@@ -248,6 +248,12 @@ impl Native {
                 }
             }
         }
+        if let Some(hiding) = facts.hiding_header() {
+            headers
+                .iter()
+                .filter(|(name, _)| name == hiding)
+                .for_each(|(name, value)| facts.header(name, value.as_bytes()));
+        }
         facts
     }
 

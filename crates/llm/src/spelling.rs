@@ -87,15 +87,20 @@ pub(crate) fn has_dot_segments(path: &str) -> bool {
 /// Returns the value of a parameter with one of these keys in the path's query. Two different values are joined with
 /// a comma. Some servers ignore the case of keys.
 pub(crate) fn query_name(path: &str, keys: &[&str]) -> Option<String> {
-    memchr(b'?', path.as_bytes())?;
-    let (_, query) = path.split('#').next()?.split_once('?')?;
-    let is_one = |key: &str| keys.iter().any(|known| known.eq_ignore_ascii_case(&percent_decoded(key)));
-    let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
-    let values = pairs.filter(|(key, value)| !value.is_empty() && is_one(key));
-    let mut values = values.map(|(_, value)| percent_decoded(value));
+    let is_one = |key: &str| keys.iter().any(|known| known.eq_ignore_ascii_case(key));
+    let pairs = query_pairs(path).filter(|(key, value)| !value.is_empty() && is_one(key));
+    let mut values = pairs.map(|(_, value)| value);
     let first = values.next()?;
     let other = values.find(|other| *other != first);
     Some(other.map_or_else(|| first.to_string(), |other| format!("{first},{other}")))
+}
+
+/// Returns the decoded parameters of the path's query.
+pub(crate) fn query_pairs(path: &str) -> impl Iterator<Item = (Cow<'_, str>, Cow<'_, str>)> {
+    let whole = || path.split('#').next()?.split_once('?');
+    let query = memchr(b'?', path.as_bytes()).and_then(|_| whole()).map(|(_, query)| query);
+    let pairs = query.unwrap_or_default().split('&').filter_map(|pair| pair.split_once('='));
+    pairs.map(|(key, value)| (percent_decoded(key), percent_decoded(value)))
 }
 
 /// Returns a path segment without its parameters.

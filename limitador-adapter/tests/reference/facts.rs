@@ -13,7 +13,7 @@ const ATTRIBUTE_MEANINGS: &[(&str, &str)] = &[
         "The path without its query: percent-decoded once, without `.` and `..`, empty segments, `;x`, and a trailing slash",
     ),
     ("request.query", "The query of the path, as sent"),
-    ("request.method", "The method"),
+    ("request.method", "The method. It is unknown if `x-http-method-override` names another one"),
     ("request.host", "The host, in lower case, without port, user information and trailing dot"),
     ("request.scheme", "The scheme"),
     ("request.useragent", "The header `user-agent`"),
@@ -59,7 +59,10 @@ const ATTRIBUTE_MEANINGS: &[(&str, &str)] = &[
     ("usage.reasoning", "Output tokens that are reasoning"),
     ("response.code", "The status code"),
     ("llm.finished", "Whether the response came to its end"),
-    ("llm.model", "The model that the request names, in its path or its body. An error if it names several"),
+    (
+        "llm.model",
+        "The model that the request names, in its path or its body. An error if it names several, or if the provider has stored the name",
+    ),
     ("llm.stream", "Whether the response is to be a stream"),
     ("llm.maxOutput", "The client's own maximum output"),
     ("llm.user", "The end user that the request names"),
@@ -121,6 +124,7 @@ fn known_at(attribute: &Attribute) -> &'static str {
         Origin::Body => "body",
         Origin::Usage | Origin::Code | Origin::Finished => "response",
         Origin::Header(_)
+        | Origin::Method
         | Origin::Path
         | Origin::Host
         | Origin::UrlPath

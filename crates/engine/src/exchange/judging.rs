@@ -51,8 +51,7 @@ impl Exchange {
             let message = format!(
                 "The request gives its {what} twice, with values that differ. Please give it once, in lower case."
             );
-            let denial = refusal::invalid_request(facts.dialect(), &message);
-            return Some(vec![Effect::Count(Metric::InvalidRequest("conflict")), Effect::Deny(denial)]);
+            return Some(invalid("conflict", &message, facts).into());
         }
         let hold = judgement.holds.iter().find(|hold| hold.exceeds_share())?;
         let record = record::of_refusal(hold, facts, self.reporting);
@@ -105,6 +104,15 @@ impl Exchange {
             effects.extend([refused_memory(MemoryUse::Holds), Effect::Deny(denial)]);
             return;
         }
+        // A dry run never refuses.
+        let may_refuse = reservation.holds.iter().any(|hold| hold.enforced);
+        if may_refuse
+            && reservation.asks_for_usage()
+            && let Some(hiding) = facts.usage_hiding(bodiless)
+        {
+            effects.extend(invalid(hiding.name(), hiding.message(), &facts));
+            return;
+        }
         if let Some(body) = body {
             match body.change(&mut facts, reservation.asks_for_usage(), cap) {
                 Ok((changes, unasked)) => {
@@ -112,11 +120,9 @@ impl Exchange {
                     reservation.tells_usage = !unasked && reservation.asks_for_usage();
                     effects.extend(changes);
                 }
-                // A dry run never refuses.
-                Err(_) if !reservation.holds.iter().any(|hold| hold.enforced) => {}
+                Err(_) if !may_refuse => {}
                 Err(why) => {
-                    effects.push(Effect::Count(Metric::InvalidRequest(why.name())));
-                    effects.push(Effect::Deny(refusal::invalid_request(facts.dialect(), why.message())));
+                    effects.extend(invalid(why.name(), why.message(), &facts));
                     return;
                 }
             }
@@ -149,6 +155,12 @@ impl Exchange {
 /// Whether the policy does not limit the messages of WebSockets.
 fn lets_messages_pass(hold: &Hold) -> bool {
     hold.rate.usage.web_socket == WebSocketMode::Allow && hold.rate.rate.unit.is_of_usage()
+}
+
+/// Refuses an invalid request, and counts it by its cause.
+fn invalid(cause: &'static str, message: &str, facts: &Facts) -> [Effect; 2] {
+    let denial = refusal::invalid_request(facts.dialect(), message);
+    [Effect::Count(Metric::InvalidRequest(cause)), Effect::Deny(denial)]
 }
 
 /// Counts what could not be evaluated, and what was assumed instead.

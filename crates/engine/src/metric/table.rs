@@ -58,7 +58,7 @@ metrics! {
     REQUEST_BODIES_MISSING = counter "weir_request_bodies_missing" []
         "Workers that receive no request bodies because `allow_on_headers_stop_iteration` is missing next to its `root_id`. Their requests are judged by their headers.";
     INVALID_REQUESTS = counter "weir_invalid_requests" ["cause"]
-        "Requests refused with 400: their body contradicts itself (`ambiguous`), or has to be changed (`outputCap`, `streamUsage`) and cannot be (`incomplete`, `not_utf8`, `encoding`).";
+        "Requests refused with 400: their body contradicts itself (`ambiguous`, `conflict`), or has to be changed (`outputCap`, `streamUsage`) and cannot be (`incomplete`, `not_utf8`, `encoding`). Or they hide the usage of the response (`field_mask`, `format`).";
     USAGE_ASKED = counter "weir_usage_asked" []
         "Streams with requests that were changed so that the provider reports usage.";
     OUTPUTS_CAPPED = counter "weir_outputs_capped" []

@@ -10,6 +10,7 @@ use cel_interpreter::common::value::CowVal;
 use serde_json::Value;
 
 pub(super) const UNREADABLE_BODY: &str = "the request's body could not be read completely";
+const OTHER_METHOD: &str = "`x-http-method-override` names another method";
 const UNKNOWN_LENGTH: &str = "the length of the request's body is unknown";
 
 /// A fact's path, and where to find its value.
@@ -212,6 +213,7 @@ impl Lookup {
                 Some("the request names several hosts")
             }
             FactPlace::Attribute(attribute) => match attribute.origin {
+                Origin::Method if facts.is_method_in_doubt() => Some(OTHER_METHOD),
                 Origin::Size if facts.is_length_in_doubt() => Some(UNKNOWN_LENGTH),
                 Origin::Estimate if facts.is_estimate_in_doubt() => Some(UNKNOWN_LENGTH),
                 Origin::Failures => facts.asked_model().err(),

@@ -17,6 +17,8 @@ pub enum AttributeType {
 pub enum Origin {
     /// This header, which may be absent.
     Header(&'static str),
+    /// `:method`, unless the request asks for another one.
+    Method,
     /// The normalised `:path`.
     Path,
     /// The normalised `:authority`.
@@ -108,7 +110,7 @@ pub static ATTRIBUTES: [Attribute; 49] = [
     text("request", "path", Origin::Path),
     text("request", "url_path", Origin::UrlPath),
     text("request", "query", Origin::Query),
-    text("request", "method", Origin::Header(":method")),
+    text("request", "method", Origin::Method),
     text("request", "host", Origin::Host),
     text("request", "scheme", Origin::Header(":scheme")),
     text("request", "useragent", Origin::Header("user-agent")),

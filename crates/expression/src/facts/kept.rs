@@ -3,7 +3,7 @@
 
 use super::Facts;
 use super::body::{POINTED, pointer};
-use super::needs::{Need, need};
+use super::needs::{Need, needs_of};
 use crate::cel::FactPath;
 use llm::tree;
 use serde_json::{Map, Value};
@@ -39,7 +39,7 @@ impl Facts {
 
     /// Drops every fact that is not `named`.
     pub fn keep(&mut self, named: &[&FactPath]) {
-        let mut needs: Vec<Need> = named.iter().filter_map(|path| need(path)).collect();
+        let mut needs: Vec<Need> = named.iter().flat_map(|path| needs_of(path)).collect();
         if needs.contains(&Need::Failures) {
             // Failures are counted by model, which the path may name.
             needs.push(Need::Header(":path".to_owned()));

@@ -21,6 +21,7 @@ pub use properties::without_port;
 
 use crate::cel::FactPath;
 use body::BodyFacts;
+use llm::request::hiding::{self, UsageHiding};
 use llm::request::{self, Condition, Dialect, Operation, RequestBody, Route};
 use llm::response::Usage;
 use llm::spelling;
@@ -31,6 +32,9 @@ use std::collections::BTreeMap;
 
 /// The root of the named counts of a response.
 pub const TOKENS: &str = "tokens";
+
+/// The header in which a client asks for another method than that of its request. Google's APIs obey it.
+const ASKED_METHOD: &str = "x-http-method-override";
 
 /// The facts of one request.
 #[derive(Clone, Debug, Default)]
@@ -381,6 +385,13 @@ impl Facts {
         self.headers.get(":method")
     }
 
+    /// Whether the request asks for another method than its own. Some servers obey.
+    pub(crate) fn is_method_in_doubt(&self) -> bool {
+        let asked = self.headers.get(ASKED_METHOD);
+        let own = self.method().unwrap_or_default();
+        asked.is_some_and(|asked| !asked.trim().eq_ignore_ascii_case(own))
+    }
+
     /// Marks the body as unread. Only its announced length and the number of bytes that have arrived are
     /// known.
     pub fn unread_body(&mut self, come: u64) {
@@ -401,6 +412,17 @@ impl Facts {
             Some((path, length)) => Some((path, *length)),
             None => self.path().map(|path| (path, path.find('?').unwrap_or(path.len()))),
         }
+    }
+
+    /// The header with which the request may hide the usage of its response.
+    pub fn hiding_header(&self) -> Option<&'static str> {
+        self.path().filter(|path| hiding::may_hide_usage(path)).map(|_| hiding::FIELD_MASK)
+    }
+
+    /// How the request hides the usage of its response.
+    pub fn usage_hiding(&self, bodiless: bool) -> Option<UsageHiding> {
+        let hiding = hiding::hides_usage(self.path()?, self.fetched_header(hiding::FIELD_MASK));
+        hiding.filter(|_| !self.uses_no_tokens(bodiless))
     }
 
     /// Whether the call is known to use no tokens. `bodiless` is true if it has no body.
@@ -473,6 +495,8 @@ impl Facts {
     pub fn attribute(&self, attribute: &Attribute) -> Option<Fact<'_>> {
         match attribute.origin {
             Origin::Header(name) => self.headers.get(name).map(Fact::Text),
+            Origin::Method if self.is_method_in_doubt() => None,
+            Origin::Method => self.method().map(Fact::Text),
             Origin::Path => self.spelled_path().map(|(path, _)| Fact::Text(path)),
             Origin::UrlPath => self.url_path().map(Fact::Text),
             Origin::Query => {

@@ -1,6 +1,6 @@
 //! Which raw values expressions need.
 
-use super::{Facts, Origin, find, lower_case};
+use super::{ASKED_METHOD, Facts, Origin, find, lower_case};
 use crate::cel::FactPath;
 use crate::small_sort;
 
@@ -23,7 +23,7 @@ pub enum Need {
 impl Facts {
     /// Returns what to fetch for expressions that use these facts. Sorted, without repeats.
     pub fn needs<'a>(references: impl IntoIterator<Item = &'a FactPath>) -> Vec<Need> {
-        let mut needs: Vec<Need> = references.into_iter().filter_map(need).collect();
+        let mut needs: Vec<Need> = references.into_iter().flat_map(needs_of).collect();
         small_sort::sort(&mut needs);
         needs.dedup();
         if needs.contains(&Need::Headers) {
@@ -33,7 +33,14 @@ impl Facts {
     }
 }
 
-pub(super) fn need(reference: &FactPath) -> Option<Need> {
+/// Returns what to fetch for this fact.
+pub(super) fn needs_of(reference: &FactPath) -> impl Iterator<Item = Need> {
+    let is_method = matches!(reference.as_slice(), [root, name, ..] if root == "request" && name == "method");
+    let asked = is_method.then(|| Need::Header(ASKED_METHOD.to_owned()));
+    need(reference).into_iter().chain(asked)
+}
+
+fn need(reference: &FactPath) -> Option<Need> {
     let path: Vec<&str> = reference.iter().map(String::as_str).collect();
     match path.as_slice() {
         ["auth", ..] | ["request", "auth", ..] => Some(Need::Identity),
@@ -46,6 +53,7 @@ pub(super) fn need(reference: &FactPath) -> Option<Need> {
             let attribute = find(root, name)?;
             Some(match attribute.origin {
                 Origin::Header(name) => Need::Header(name.to_owned()),
+                Origin::Method => Need::Header(":method".to_owned()),
                 Origin::Path | Origin::UrlPath | Origin::Query => Need::Header(":path".to_owned()),
                 Origin::Host => Need::Header(":authority".to_owned()),
                 Origin::Size | Origin::Estimate => Need::Header("content-length".to_owned()),

@@ -390,7 +390,10 @@ fn each_fact_is_fetched_where_it_is_cheapest() {
     let property = |path: &[&str]| Need::Property(path.iter().map(|part| (*part).to_owned()).collect());
     let table = [
         ("request.path == request.url_path && request.query == ''", vec![header(":path")]),
-        ("request.method == request.host", vec![header(":authority"), header(":method")]),
+        (
+            "request.method == request.host",
+            vec![header(":authority"), header(":method"), header("x-http-method-override")],
+        ),
         ("request.scheme == request.useragent", vec![header(":scheme"), header("user-agent")]),
         ("request.referer == request.id", vec![header("referer"), header("x-request-id")]),
         ("request.size > 1 || llm.estimate.total > 1", vec![header("content-length")]),

@@ -13,6 +13,7 @@ pub mod edit;
 mod form;
 mod gather;
 mod given;
+pub mod hiding;
 pub(crate) mod image;
 mod lenient;
 pub(crate) mod maximum;
