@@ -69,7 +69,9 @@ impl BodyFacts {
         match (&self.body.route.model, &self.body.model) {
             (Some(model), _) => Ok(Some(model)),
             _ if self.is_in_doubt() => Err("the body that names the model could not be read completely"),
-            _ if self.body.model_is_unreadable => Err("the model is not a string, or there are several"),
+            _ if self.body.model_is_unreadable => {
+                Err("the model is not a string, there are several, or the provider has stored it")
+            }
             (None, model) => Ok(model.as_deref()),
         }
     }

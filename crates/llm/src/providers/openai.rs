@@ -205,7 +205,7 @@ pub(super) const PROVIDER: Provider = Provider {
         (Object::Content, "vector_store_ids", Place::Context),
         (Object::Content, "encrypted_content", Place::Name),
         (Object::Content, "approval_request_id", Place::Name),
-        (Object::Prompt, "id", Place::Context),
+        (Object::Prompt, "id", Place::StoredPrompt),
         (Object::Prompt, "version", Place::Name),
         (Object::Prompt, "variables", Place::Content),
         (Object::Call, "call_id", Place::Name),

@@ -423,7 +423,8 @@ impl Reader for Gather {
                     self.reference(media);
                 }
             }
-            Place::Context => {
+            Place::Context | Place::StoredPrompt => {
+                self.seen.setup |= place == Place::StoredPrompt;
                 self.tally.add_name(characters, NAME);
                 if characters > 0 {
                     self.add_tokens(CONTEXT_TOKENS);

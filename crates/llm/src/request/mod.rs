@@ -225,7 +225,7 @@ pub struct RequestBody {
     pub operation: Operation,
     /// The model, from the path if it contains one.
     pub model: Option<String>,
-    /// Whether the model is not a string, is too long for a name, or is one of several.
+    /// Whether the model is not a string, is too long for a name, is one of several, or is stored by the server.
     pub model_is_unreadable: bool,
     /// Whether the response should be a stream.
     pub stream: bool,
@@ -373,7 +373,7 @@ fn conclude(route: Route, gathered: &Gather, mut condition: Condition, length: u
     }
 }
 
-/// Returns the model, and whether it is present but unreadable. If the path names the model, the model in the
+/// Returns the model, and whether there is one that cannot be read. If the path names the model, the model in the
 /// body is ignored. If the server may use several models, none of them is known.
 fn model(route: &Route, gathered: &Gather) -> (Option<String>, bool) {
     if route.model.is_some() || route.model_is_unsure {
@@ -401,7 +401,7 @@ fn model_of_body(route: &Route, gathered: &Gather) -> (Option<String>, bool) {
         Some(_) if others.differs() || others.is_unreadable() => (None, true),
         Some(model) if is_one(&model) => (Some(model), false),
         Some(_) => (None, true),
-        None => (None, is_unreadable || others.is_unreadable()),
+        None => (None, is_unreadable || others.is_unreadable() || gathered.seen.setup),
     }
 }
 

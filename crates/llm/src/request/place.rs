@@ -138,6 +138,8 @@ pub(crate) enum Place {
     FileName,
     /// The name of content that the server stores and the model will read.
     Context,
+    /// The name of a prompt that the server stores. It may name the model, too.
+    StoredPrompt,
 
     /// Only its presence matters.
     Sign(Sign),
@@ -234,6 +236,7 @@ impl json::JsonPlace for Place {
             | Place::Name
             | Place::Reference(_)
             | Place::Context
+            | Place::StoredPrompt
             | Place::Media(Media::File)
             | Place::Source(Media::File) => true,
             Place::Model
@@ -295,7 +298,7 @@ impl Place {
             Place::PromptItem if key == b"data" => Some(Place::Tensor),
             // Only a single prompt can be one that the server stores.
             Place::PromptItem => {
-                let known = NAMES.find(Object::Prompt, key).filter(|place| *place != Place::Context);
+                let known = NAMES.find(Object::Prompt, key).filter(|place| *place != Place::StoredPrompt);
                 known.or_else(|| NAMES.find(Object::Content, key))
             }
 
@@ -335,7 +338,7 @@ impl Place {
             Place::Reference(_) if key == b"uri" => Some(self),
             Place::Reference(_) => Some(Place::Name),
             Place::Context if is_context(key) => Some(Place::Context),
-            Place::Context => Some(Place::Tag),
+            Place::Context | Place::StoredPrompt => Some(Place::Tag),
             Place::Nowhere
             | Place::Text
             | Place::Unknown
@@ -372,9 +375,12 @@ impl Place {
     /// Returns the place of a known member in a document: text, unless it is a name or the like.
     fn in_document(self) -> Option<Place> {
         match self {
-            Place::Media(_) | Place::Source(_) | Place::Data(_) | Place::Reference(_) | Place::Context => {
-                None
-            }
+            Place::Media(_)
+            | Place::Source(_)
+            | Place::Data(_)
+            | Place::Reference(_)
+            | Place::Context
+            | Place::StoredPrompt => None,
             Place::Content | Place::Calls => Some(Place::Documents),
             place => Some(place),
         }

@@ -20,6 +20,8 @@ pub(super) struct Seen {
     pub(super) conversation: bool,
     /// One of the fields that contain what the model reads.
     pub(super) content: bool,
+    /// A configuration that the server keeps, such as an assistant. It may name the model.
+    pub(super) setup: bool,
     /// A field that calls do not have that only store something.
     pub(super) asks: bool,
 }
@@ -43,6 +45,7 @@ impl Seen {
             | b"stream"
             | b"tools"
             | b"temperature" => self.response = true,
+            b"assistant_id" | b"agent_id" | b"agent" | b"preset" | b"prompt_id" => self.setup = true,
             b"conversation" => (self.response, self.conversation) = (true, true),
             _ => {}
         }

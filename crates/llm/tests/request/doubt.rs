@@ -45,6 +45,30 @@ fn a_model_that_the_server_may_use_instead_makes_the_model_unknown() {
 }
 
 #[test]
+fn a_configuration_that_the_server_keeps_may_name_the_model() {
+    for (path, body) in [
+        ("/v1/responses", json!({"prompt": {"id": "pmpt_1", "version": "2"}, "input": "hello"})),
+        ("/v1/threads/thread_1/runs", json!({"assistant_id": "asst_1"})),
+        ("/v1/agents/completions", json!({"agent_id": "ag_1", "messages": []})),
+        ("/v1beta/interactions", json!({"agent": "deep-research", "input": "hello"})),
+        ("/api/v1/chat/completions", json!({"preset": "fast", "messages": []})),
+        (CHAT, json!({"prompt_id": "p", "messages": []})),
+    ] {
+        let named = |more: Value| {
+            let mut body = body.clone();
+            body["model"] = more;
+            let body = read(path, body.to_string());
+            (body.model, body.model_is_unreadable)
+        };
+        assert_eq!(named(Value::Null), (None, true), "{path}");
+        assert_eq!(named(json!("m")), (Some("m".to_owned()), false), "{path}");
+    }
+    // This prompt is text.
+    let body = read("/v1/completions", json!({"prompt": "hello"}).to_string());
+    assert_eq!((body.model, body.model_is_unreadable), (None, false));
+}
+
+#[test]
 fn the_number_of_results_is_found_wherever_a_maximum_is() {
     for (path, body) in [
         (CHAT, hello(&json!({"extra_body": {"n": 100}}))),
