@@ -35,6 +35,10 @@ pub(super) struct Document {
     pub(super) is_chunk: bool,
     /// Whether it is LangChain's serialisation of such a chunk, until the chunk ends.
     pub(super) is_serialized_chunk: bool,
+    /// Whether a choice of an event has a `message`, and whether that is open. Some servers repeat the text of the
+    /// `delta` in it (Writer).
+    pub(super) has_message: bool,
+    pub(super) in_message: bool,
     pub(super) text: u64,
     /// The same text as `text` under other names, or other text in its place.
     pub(super) text_again: u64,
@@ -95,6 +99,7 @@ impl Document {
             || self.is_call
             || self.is_chunk
             || self.is_serialized_chunk
+            || self.has_message
     }
 
     /// Returns the document as it would be if all of its texts were empty.

@@ -84,6 +84,10 @@ impl Reader for Report {
                 let is_chunk = std::mem::take(&mut self.document.is_serialized_chunk);
                 return self.end_message(is_chunk && !self.has_whole_messages);
             }
+            Node::ChoiceMessage => {
+                self.document.in_message = false;
+                return;
+            }
             Node::MessageUsage => {
                 let mut usage = std::mem::take(&mut self.open);
                 usage.add_members();
@@ -364,6 +368,7 @@ impl Report {
             Node::Amount => &mut self.document.amounts,
             Node::Aside => &mut self.document.aside,
             Node::MetadataText => &mut self.doubtful_usage.metadata,
+            _ if self.document.in_message => &mut self.document.text_again,
             _ => &mut self.document.text,
         };
         *count = count.saturating_add(characters);
@@ -426,6 +431,10 @@ impl Report {
         if matches!(parent, Node::Root) {
             self.begin_member();
             self.document.is_notification |= key == b"method";
+        }
+        if matches!(parent, Node::Choices) && self.events {
+            self.document.in_message = key == b"message";
+            self.document.has_message |= self.document.in_message;
         }
         let node = match parent {
             Node::Root if key == b"params" && self.document.is_notification => Node::Aside,
