@@ -1,6 +1,7 @@
 //! However an exchange ends, its hold is released and its usage is charged.
 
 use e2e::client::Request;
+use e2e::envoy::Config;
 use e2e::upstream::{Answer, Gate};
 use e2e::world::{World, per_user, policy};
 use e2e::{jwt, wait};
@@ -65,14 +66,20 @@ fn an_upstream_that_never_answers_costs_no_tokens() {
     assert_eq!(world.envoy.stat("wasmcustom.weir_admitted"), 1);
 }
 
-/// Any client of a gateway without `use_remote_address` chooses Envoy's timeout.
+/// A client that Envoy regards as internal chooses Envoy's timeout.
 #[test]
 fn a_timeout_costs_the_result_that_the_client_can_find_elsewhere() {
-    let (world, gate) = world();
+    let policy = policy("llm", json!({ "limits": { "per-user": per_user(1_000_000) } }));
+    let ranges = json!([{ "address_prefix": "10.0.0.0", "prefix_len": 8 }]);
+    let internal = |config: &mut Config| {
+        config.typed(".HttpConnectionManager")["internal_address_config"] = json!({ "cidr_ranges": ranges });
+    };
+    let (world, gate) = (World::build().policy(&policy).change(internal).start(), Gate::default());
     world.upstream.on("never", Answer::used(50).wait_first(&gate));
     let impatient = |request: Request| {
         let token = jwt::token(&json!({ "userid": "alice" }));
-        request.token(&token).header("x-envoy-upstream-rq-timeout-ms", "100").answered_by("never")
+        let internal = request.token(&token).header("x-forwarded-for", "10.0.0.1");
+        internal.header("x-envoy-upstream-rq-timeout-ms", "100").answered_by("never")
     };
     assert_eq!(world.send(&impatient(Request::chat(5))).status, 504);
     world.adapter.wait_for_bucket("per-user", "tokens", "alice", 0, 0);

@@ -106,9 +106,9 @@ impl Exchange {
         }
         // A dry run never refuses.
         let may_refuse = reservation.holds.iter().any(|hold| hold.enforced);
-        if may_refuse
+        if let Some(hiding) = facts.usage_hiding(bodiless)
+            && may_refuse
             && reservation.asks_for_usage()
-            && let Some(hiding) = facts.usage_hiding(bodiless)
         {
             effects.extend(invalid(hiding.name(), hiding.message(), &facts));
             return;

@@ -3,6 +3,7 @@
 //! than JSON cannot be read.
 
 use crate::spelling;
+use memchr::{memchr, memchr2, memrchr};
 
 /// The header for a field mask.
 pub const FIELD_MASK: &str = "x-goog-fieldmask";
@@ -40,16 +41,26 @@ impl UsageHiding {
     }
 }
 
-/// Returns whether the path may be of an API with such parameters.
+/// Returns whether the path may be of an API with such parameters. This is asked about every request, so it looks at each
+/// byte only once.
 pub fn may_hide_usage(path: &str) -> bool {
-    let path = path.split('?').next().unwrap_or_default();
-    let is_method = || path.rsplit('/').next().is_some_and(|last| last.contains(':') || last.contains('%'));
-    path.contains("/v1beta") || path.contains("/projects/") || path.contains("/interactions") || is_method()
+    let path = path.as_bytes();
+    let path = memchr(b'?', path).and_then(|end| path.get(..end)).unwrap_or(path);
+    let is_of_google = |segment: &[u8]| match segment.first() {
+        Some(b'v') => segment.starts_with(b"v1beta"),
+        Some(b'p') => segment == b"projects",
+        Some(b'i') => segment == b"interactions",
+        _ => false,
+    };
+    // The name of a method, such as `:generateContent`, is at the end.
+    let last = memrchr(b'/', path).and_then(|slash| path.get(slash..)).unwrap_or(path);
+    memchr2(b':', b'%', last).is_some() || path.split(|byte| *byte == b'/').any(is_of_google)
 }
 
 /// Returns how a request hides the usage of its response. `header` is the field mask in its headers.
 pub fn hides_usage(path: &str, header: &str) -> Option<UsageHiding> {
-    if !may_hide_usage(path) {
+    let asks = !header.is_empty() || memchr(b'?', path.as_bytes()).is_some();
+    if !asks || !may_hide_usage(path) {
         return None;
     }
     let mut hiding = (!includes_usage(header)).then_some(UsageHiding::FieldMask);
