@@ -6,6 +6,7 @@ use super::data_stream::{self, DataStream};
 use super::decode::Sink;
 use super::envelopes::Envelopes;
 use super::frames::Frames;
+use super::multipart::Multipart;
 use super::pointed::{Found, Pointers};
 use super::report::{Covers, Report, Source};
 use super::search::ResponseSearch;
@@ -35,6 +36,7 @@ pub(super) enum Content {
     DataStream,
     /// Each line is a document, and an event of a stream.
     Lines,
+    Multipart,
 }
 
 /// How documents are arranged in the body.
@@ -49,6 +51,7 @@ enum Framing {
     Frames(Box<Frames>),
     Envelopes(Envelopes),
     DataStream(DataStream),
+    Multipart(Multipart),
     /// A format that is not read.
     Foreign,
 }
@@ -145,6 +148,7 @@ impl Body {
             (Some(b'{' | b'[' | b'"' | 0x1e), _) => Framing::Documents,
             (Some(_), Content::Envelopes) => Framing::Envelopes(Envelopes::default()),
             (Some(_), Content::DataStream) => Framing::DataStream(DataStream::default()),
+            (Some(b'-'), Content::Multipart) => Framing::Multipart(Multipart::default()),
             // The first byte of a frame's length. It is zero for every frame below 16 MiB.
             (Some(0), _) | (_, Content::Frames) => Framing::Frames(Box::default()),
             (Some(b'd' | b'e' | b'i' | b'r' | b':'), _) | (_, Content::ServerSentEvents) => {
@@ -152,9 +156,13 @@ impl Body {
             }
             _ => Framing::Foreign,
         };
+        // The parts of a multipart body may be separate responses.
+        let is_of_documents = matches!(
+            self.framing,
+            Framing::Unknown | Framing::Documents | Framing::Multipart(_) | Framing::Foreign
+        );
         self.report.events =
-            !matches!(self.framing, Framing::Unknown | Framing::Documents | Framing::Foreign)
-                || self.content == Content::Lines && matches!(self.framing, Framing::Documents);
+            !is_of_documents || self.content == Content::Lines && matches!(self.framing, Framing::Documents);
         bytes
     }
 }
@@ -171,6 +179,7 @@ impl Sink for Body {
             Framing::Frames(frames) => frames.feed(bytes, &mut self.scanner, &mut self.report),
             Framing::Envelopes(envelopes) => envelopes.feed(bytes, &mut self.scanner, &mut self.report),
             Framing::DataStream(lines) => lines.feed(bytes, &mut self.scanner, &mut self.report),
+            Framing::Multipart(parts) => parts.feed(bytes, &mut self.scanner, &mut self.report),
             Framing::Foreign => self.report.unread(bytes),
             Framing::Unknown => {}
         }
@@ -209,6 +218,8 @@ impl Content {
             Content::Envelopes
         } else if LINES.iter().any(|lines| media_type.eq_ignore_ascii_case(lines)) {
             Content::Lines
+        } else if media_type.get(..10).is_some_and(|kind| kind.eq_ignore_ascii_case("multipart/")) {
+            Content::Multipart
         } else {
             Content::Other
         }

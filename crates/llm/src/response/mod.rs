@@ -16,6 +16,7 @@ mod envelopes;
 mod found;
 mod frames;
 mod media;
+mod multipart;
 mod names;
 pub(crate) mod place;
 mod pointed;

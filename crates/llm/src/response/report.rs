@@ -88,6 +88,8 @@ pub(super) struct Report {
     pub(super) member: OpenMember,
     /// What a model may have written in the document.
     doubtful_usage: DoubtfulUsage,
+    /// Whether each document answers a call of its own.
+    pub(super) is_batch: bool,
     /// Whether vectors (embeddings) were found.
     has_vectors: bool,
     /// The length of all vectors in unlisted places.

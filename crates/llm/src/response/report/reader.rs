@@ -150,7 +150,7 @@ impl Reader for Report {
         if !self.found.is_empty() {
             self.take_found();
         }
-        if self.document.is_call || self.document.is_chunk && !self.has_list_events {
+        if self.document.is_call || self.is_batch || self.document.is_chunk && !self.has_list_events {
             self.end_call(self.document.is_partial);
         }
         self.document.failed |= std::mem::take(&mut self.error_event);
