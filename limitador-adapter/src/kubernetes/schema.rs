@@ -485,7 +485,8 @@ pub struct UsageSchema {
     /// What a successful response without usage is charged: an estimate from what was sent and delivered, what was held,
     /// or nothing.
     pub on_missing: Option<OnMissingSchema>,
-    /// `Request` asks OpenAI-style providers for the usage of streams; `Leave` does not change requests.
+    /// `Request` asks OpenAI-style providers for the usage of streams, and refuses requests to Google's APIs that
+    /// hide the usage; `Leave` does neither.
     pub stream_usage: Option<StreamUsageSchema>,
     /// What happens to WebSockets where a limit counts tokens or money: each call inside is metered, the upgrade is refused
     /// with 426, or the socket passes unread.
