@@ -34,13 +34,16 @@ need_redis_8() {
   local root="$cache/redis-8.0" packages
   [ -z "${WEIR_REDIS_8:-}" ] || return 0
   WEIR_REDIS_8="$root/redis-server"
-  [ ! -x "$WEIR_REDIS_8" ] || return 0
+  # An earlier version of this function wrote a script without roles.
+  [ ! -x "$WEIR_REDIS_8" ] || ! grep -q redis-check-aof "$WEIR_REDIS_8" || return 0
   packages=(redis-tools libc6 libjemalloc2 liblzf1 libssl3t64 libstdc++6 libsystemd0 libatomic1 libgcc-s1 libcap2 zlib1g libzstd1)
   unpack trixie "$root" "${packages[@]/%//trixie}"
   cat >"$WEIR_REDIS_8" <<'END'
 #!/bin/sh
 root="$(dirname "$(readlink -f "$0")")"
-exec "$root"/usr/lib64/ld-linux-*.so.* --library-path "$(echo "$root"/usr/lib/*-linux-gnu)" --argv0 redis-server \
+# The program takes its role from its name, which a script does not get.
+if [ "${1:-}" = --fix ]; then role=redis-check-aof; else role=redis-server; fi
+exec "$root"/usr/lib64/ld-linux-*.so.* --library-path "$(echo "$root"/usr/lib/*-linux-gnu)" --argv0 "$role" \
   "$root/usr/bin/redis-check-rdb" "$@"
 END
   chmod +x "$WEIR_REDIS_8"
